@@ -18,9 +18,13 @@ def main() -> None:
     if told := hidden(Path(__file__).parent):
         print(f"siftline: {told}", file=sys.stderr)
         sys.exit(2)
-    from flows.cli.main import main
+    try:
+        from flows.cli.main import main
 
-    main()
+        main()
+    except KeyboardInterrupt:  # while modules were imported, before there was anything to interrupt
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def hidden(home: Path) -> str | None:

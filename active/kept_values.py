@@ -18,7 +18,7 @@ KEPT_WITHIN = 0.02
 """How far a stored figure may be from what it would be now; of one above 1, such as seconds, this share."""
 SHARE_KEPT_WITHIN = 0.05
 """How far the share that a reason tells may be from what it would be now, as a part of it."""
-SHARE = r" (?P<share>[0-9.]+)% of what the model does not know"
+SHARE = r" (?P<share>[0-9.]+)% of the model's doubt"
 LAST_DIGIT = 0.01
 COMPARED = 50_000
 """Reasons that a thread compares at a time."""

@@ -135,8 +135,11 @@ def collect(
         deleted = _deleted(here, pulled.tasks)
     elif missing and not service.problems:
         deleted = _deleted(here, service.changed_at([row["item_id"] for row in here]))
-        if len(deleted) < len(missing):
-            detail["answers kept that are gone there"] = len(missing) - len(deleted)
+        elsewhere = sum(not _is_of(row, pulled.made_at) for row in missing)
+        if elsewhere:
+            detail["answers from before the project there was made, all kept"] = elsewhere
+        if gone := len(missing) - len(deleted) - elsewhere:
+            detail["answers kept that are gone there"] = gone
     new += [_deletion(row) for row in deleted]
     if unknown_items:
         ids = 'ids are those that `siftline sql "select item_id from items"` shows'

@@ -119,7 +119,7 @@ def _votes(pool: Pool, row: int) -> str:
 
 
 def _settles(share: float) -> str | None:
-    return f"a label settles {share:.2%} of what the model does not know" if share >= WORTH_SAYING else None
+    return f"a label would remove {share:.2%} of the model's doubt about all records" if share >= WORTH_SAYING else None
 
 
 def _prediction(pool: Pool, row: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.lines import CR_HINT, Line, Lines, decode
 from features.records import BadRecord, Fault, Record, fault, make_record
-from features.sources import SourceConfig
+from features.sources import ARRAY_HINT, SourceConfig
 
 MAX_JSON_DEPTH = 100
 
@@ -50,7 +50,7 @@ def _parsed(line: Line) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRecord(
             "not_an_object",
-            f"the JSON value is {type(value).__name__}; one object a line is read (of an array: jq -c '.[]')",
+            f"the JSON value is {type(value).__name__}; one object a line is read (of an array: {ARRAY_HINT})",
         )
     return value
 

@@ -20,8 +20,13 @@ MOST_COLUMNS = 50
 MOST_CHARACTERS = 100
 """Columns that a message names, and of each name."""
 
+ARRAY_HINT = (
+    "jq -c '.[]' FILE > data.jsonl, and without jq python3 -c 'import json, sys; [print(json.dumps(record)) for record "
+    "in json.load(sys.stdin)]' < FILE > data.jsonl"
+)
+"""How an array of objects becomes one object a line, the only JSON that is read however large it is."""
 _HINTS = {
-    ".json": "Name a file of one object a line .jsonl; an array becomes that by jq -c '.[]' FILE > data.jsonl",
+    ".json": f"Name a file of one object a line .jsonl; an array becomes that by {ARRAY_HINT}",
     ".txt": "One with columns: end its name in .csv or .tsv. One text a line: jq -Rc '{text: .}' FILE > data.jsonl",
     ".xlsx": "Save the sheet as CSV UTF-8",
     ".xls": "Save the sheet as CSV UTF-8",

@@ -167,14 +167,15 @@ def listening_addresses(pid: int) -> set[tuple[str, int]]:
     return found
 
 
-def holds_lock(pid: int, path: Path) -> bool:
-    """Whether a process holds a lock on a file (`flock`), without taking part in the lock."""
+def holds_lock(pid: int | None, path: Path) -> bool:
+    """Whether a process, or any one for None, holds a lock on a file (`flock`), without taking part in the lock."""
     with contextlib.suppress(OSError):
         inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():
             # "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF"; who only waits has "->" behind the number.
             fields = line.split()
-            if fields[4:5] == [str(pid)] and fields[5].rpartition(":")[2] == inode:
+            held = len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode
+            if held and pid in (None, int(fields[4])):
                 return True
     return False
 

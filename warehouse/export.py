@@ -4,11 +4,13 @@ The manifest names the snapshot, the query, the models and functions behind the 
 snapshot and query give the same bytes, on any later day, until the snapshot is expired on purpose.
 """
 
+import errno
 import json
 import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +110,7 @@ def export_training_set(
             (files / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
             for path in (*files.rglob("*"), files):
                 sync(path)
+            _check_place(output, force=force)  # again, since another export may have come there meanwhile
             _swap(files, output, folder / f"{output.name}{EARLIER}")
     except duckdb.Error as error:
         if fault := server_fault(str(error)):
@@ -187,14 +190,23 @@ def _check_place(output: Path, *, force: bool) -> None:
 
 
 def _swap(files: Path, output: Path, earlier: Path) -> None:
-    """Put a folder in its place; one that is there moves to `earlier`, and back where the new one cannot come."""
+    """Put a folder in its place; one that is there moves to `earlier`, and back where the new one cannot come.
+
+    Raises:
+        SettingsError: another export does so at the same moment, and its folder stays.
+    """
     try:
-        if output.exists():
+        with suppress(FileNotFoundError):  # none is there, or another export has just moved it
             os.replace(output, earlier)
         os.replace(files, output)
-    except BaseException:  # also Ctrl-C: the folder that `earlier` is in will be removed
+    except BaseException as error:  # also Ctrl-C: the folder that `earlier` is in will be removed
         if earlier.exists() and not output.exists():
             os.replace(earlier, output)
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise SettingsError(
+                f"Another export was written to {output} at the same moment. That one is there, and this one was not "
+                "written: run it again, or name another place."
+            ) from error
         raise
     sync(output.parent)
 

@@ -43,12 +43,17 @@ def new_file(path: Path, *, force: bool = False) -> Generator[Path]:
     refuse_special(path)
     if path.is_dir():
         raise SettingsError(f"{path} is a folder; name a file to write.")
-    if path.exists() and not force:
-        raise SettingsError(f"{path} exists already; nothing was written. Name another place, or give --force.")
+    _refuse_taken(path, force=force)
     if not path.parent.is_dir():
         raise SettingsError(f"The folder {path.parent} does not exist; make it first, or name another place.")
     with replaced_file(path) as temporary:
         yield temporary
+        _refuse_taken(path, force=force)  # another command may have written one there meanwhile
+
+
+def _refuse_taken(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise SettingsError(f"{path} exists already; nothing was written. Name another place, or give --force.")
 
 
 def numbered(names: Sequence[str]) -> list[str]:

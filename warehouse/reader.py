@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -32,6 +33,9 @@ VECTOR_BATCH_ROWS = 122_880
 """Rows per batch of `read_vectors`: one row group of DuckDB."""
 PLACED_BATCH_ROWS = 32_768
 """Rows per batch of `matrix_of`, which scatters them: 50 MB of 384 floats."""
+_OWN = re.compile(rf'Python Object "(\w+)" of type .* found on line "{re.escape(__file__)}:')
+"""What DuckDB says of a name in a query under which it finds, before any frame of the caller's, a variable of ours."""
+_SNAPSHOT = "SELECT id FROM lake.current_snapshot()"
 _TAKEN_AS_IS = frozenset((str, int, float, bool, bytes, datetime, date, type(None)))
 """Told apart at once: a list of values may hold a million."""
 
@@ -107,6 +111,7 @@ class Reader:
                 close(self._connection)
             opened = self._again()
             opened.execute("BEGIN TRANSACTION")
+            opened.execute(_SNAPSHOT).fetchall()  # takes its locks, as a query may read nothing of the catalogue
             close(self._connection)
             self._connection = opened
             if self._hold is not None:
@@ -121,6 +126,11 @@ class Reader:
         except duckdb.Error as error:
             if fault := server_fault(str(error)):
                 raise fault from error
+            if own := _OWN.search(str(error)):
+                raise SettingsError(
+                    f"A frame named {own[1]} is not found by its variable's name, since the reader has a variable "
+                    f"{own[1]} itself. Give yours another name."
+                ) from error
             if not isinstance(error, duckdb.TransactionException) or "is aborted" not in str(error):
                 raise
             raise WarehouseError(
@@ -176,7 +186,7 @@ class Reader:
 
     def snapshot(self) -> int:
         """Number of the snapshot that this reader sees."""
-        return int(self.scalar("SELECT id FROM lake.current_snapshot()"))
+        return int(self.scalar(_SNAPSHOT))
 
     def batches(self, sql: str, params: Params = (), *, rows: int) -> Iterator[pa.Table]:
         """Result of a query in Arrow tables of at most about `rows` rows, so that it need not fit into memory.

@@ -188,11 +188,14 @@ def diff(
 def suspects(
     limit: Annotated[int, typer.Option(min=1, help="How many labels are shown.")] = 20,
     project: ProjectOption = Path(),
+    format: Annotated[
+        Literal["table", "csv", "json"], typer.Option(help="csv and json: whole texts and figures, as in siftline sql.")
+    ] = "table",
 ) -> None:
     """Show labels to look at again: model and neighbours, which never saw them, prefer another class."""
     from flows.cli.look import show_suspects
 
-    show_suspects(project, limit)
+    show_suspects(project, limit, format)
 
 
 @app.command(epilog="Example: siftline queue --next 20")

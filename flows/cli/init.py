@@ -15,7 +15,7 @@ from pathlib import Path
 from features.classes import check_apart
 from features.ingest import IngestConfig, ingest
 from features.sources import MissingColumns, SourceConfig
-from flows.cli.console import out
+from flows.cli.console import out, stage_progress
 from flows.report.text import counted
 from flows.settings_file import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
@@ -209,7 +209,8 @@ def _check_source(source: Path, *, text: str, id_field: str | None, classes: lis
     )
     with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
         try:
-            counts = ingest(lake, config).detail
+            with stage_progress() as progress:  # half a minute for a million records
+                counts = ingest(lake, config, progress.of("ingest")).detail
         except MissingColumns as error:
             raise SettingsError(
                 f"{source} has no column {error.missing}. It has: {error.found}. Name yours: --text COLUMN (and --id "

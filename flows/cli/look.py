@@ -6,6 +6,7 @@ What several commands say of a project alike is here too.
 import json
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.settings_file import load_settings
 from flows.take_over import in_words
 from warehouse import Lake, Reader, StageResult
 from warehouse.answers import NO_CLASS, labels_in_words
+from warehouse.formats import write_csv, write_json
 from warehouse.schema import rows_in_words
 from warehouse.snapshots import AHEAD
 
@@ -301,8 +303,14 @@ def _answered_there(reader: Reader, root: Path, settings: Settings) -> str:
     return f"Answered there already, for the next run to take in: {answered:,}\n" if answered else ""
 
 
-def show_suspects(root: Path, limit: int) -> None:
-    """Print labels to look at again, the most suspicious first; people mend wrong ones where they gave them."""
+def show_suspects(root: Path, limit: int, format: str = "table") -> None:
+    """Print labels to look at again, the most suspicious first; people mend wrong ones where they gave them.
+
+    Args:
+        root: project folder.
+        limit: how many.
+        format: table, csv or json; the latter two with whole figures and texts.
+    """
     from active.quality import SUSPICIOUS, suspects
     from flows.project import Project
 
@@ -314,11 +322,14 @@ def show_suspects(root: Path, limit: int) -> None:
         classes = reader.class_names()
         mark = simulated_mark(reader)
     found = [s for s in judged if s.suspicion > SUSPICIOUS]
-    rows = [
-        (f"{s.suspicion:.2f}", s.item_id, *_given_and_rather(s, classes), excerpt(texts[s.item_id], 70))
-        for s in found[:limit]
-    ]
-    print_table(["suspicion", "item", "labelled", "rather", "text"], rows, title="labels to look at again" + mark)
+    columns = ["suspicion", "item", "labelled", "rather", "text"]
+    rows = [(s.suspicion, s.item_id, *_given_and_rather(s, classes), texts[s.item_id]) for s in found[:limit]]
+    if format == "table":
+        shown = [(f"{row[0]:.2f}", *row[1:-1], excerpt(row[-1], 70)) for row in rows]
+        print_table(columns, shown, title="labels to look at again" + mark)
+    else:
+        write = write_csv if format == "csv" else write_json
+        write(sys.stdout, columns, rows)
     if not judged:
         say("There is no label of an embedded train item to judge yet. siftline run collects answers and embeds.")
         return

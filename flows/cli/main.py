@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a defect of Siftline; 2 something the user can mend (the m
 lock is away, the same command may work later; 130 interrupted.
 """
 
+import argparse
 import errno
 import io
 import os
@@ -19,7 +20,7 @@ import typer
 from flows.cli import console
 from flows.cli.commands import app
 from flows.ports import reach_loopback_directly
-from warehouse import SiftlineError, Transient
+from warehouse import SiftlineError, Transient, WarehouseNotFound
 
 _INTERRUPTED = 130
 # Threads of torch, FAISS and NumPy that wait for each other spin by default. Where other programs work beside this one,
@@ -151,6 +152,9 @@ def run_command(arguments: list[str]) -> int:
         console.say(f"siftline: {error}")
         raise
     except (SiftlineError, EngineError) as error:
+        if isinstance(error, WarehouseNotFound) and _is_made_now(arguments):
+            console.say("siftline: There is no warehouse yet: the first run is at work and makes it. Ask again soon.")
+            return 3
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient | UnavailableError) else 2
     except _duckdb_error() as error:
@@ -198,6 +202,16 @@ def _project_hint(arguments: list[str], error: Any) -> str | None:
     if "extra argument" in error.message and (last / FILE_NAME).is_file():
         return f"The project is named by its option: --project {shlex.quote(str(last))}"
     return None
+
+
+def _is_made_now(arguments: list[str]) -> bool:
+    """Whether a run of the command's project is at work, so that a warehouse which is not there is on its way."""
+    from flows.processes import holds_lock
+    from flows.take_over import LOCK
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--project", "-p", type=Path, default=Path(os.environ.get("SIFTLINE_DIR") or "."))
+    return holds_lock(None, parser.parse_known_args(arguments)[0].project / ".siftline" / LOCK)
 
 
 def _reader_left() -> bool:

@@ -26,7 +26,7 @@ from warehouse import Lake, siftline_version
 from warehouse.answers import NO_CLASS
 from warehouse.files import replaced_file
 from warehouse.schema import rows_in_words
-from weak_labels.report import wilson
+from weak_labels.report import FunctionFigures, wilson
 
 _MAP_NAME = 24
 _MAP_TEXT = 110
@@ -36,6 +36,7 @@ _NONE_FITS = -2
 _QUEUE_TEXT = 260
 _NEIGHBOURS = 3
 _MATRIX_CLASSES = 60
+_FUNCTIONS = 60
 _NAMED_COLUMNS = 12
 """Classes of a matrix, up to which its columns have their names; of more they have the numbers that the rows tell."""
 
@@ -101,6 +102,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         rare=_named(rare_sentence(facts.confusion, apart)),
         confusion=_confusion(facts, names),
         confusion_sentence=_named(story.confusion_sentence(facts, apart)),
+        functions=_functions(facts.insight.functions),
         by_class=by_class,
         by_class_sentence=_named(story.by_class_sentence([{**row, "name": _apart(row["name"])} for row in by_class])),
         item_map=item_map,
@@ -233,6 +235,16 @@ def _accuracy_mark(share: float, votes: int) -> dict[str, Any]:
     tip = f"{text.percent(share)} of {text.counted(votes, 'vote')}"
     tip += f", 95% interval {text.percent(low)} to {text.percent(high)}"
     return {"plot": plots.interval_mark(share, low, high, tip), "low": low, "high": high}
+
+
+def _functions(functions: Sequence[FunctionFigures]) -> tuple[Sequence[FunctionFigures], Sequence[FunctionFigures]]:
+    """Those to look at, and the rest, since 1,000 fill 40 pages; what fails or is contradicted is looked at."""
+
+    def well(f: FunctionFigures) -> bool:
+        return not f.switched_off and not f.faults and (f.accuracy_high is None or f.accuracy_high >= 0.5)
+
+    first = {f.name for f in sorted(functions, key=well)[:_FUNCTIONS]}
+    return [f for f in functions if f.name in first], [f for f in functions if f.name not in first]
 
 
 def _class_row(name: str, hit: int, missed: int, wrong: int) -> dict[str, Any]:

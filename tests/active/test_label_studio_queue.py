@@ -251,6 +251,7 @@ def test_a_project_deleted_there_is_made_again_with_all_open_tasks(
         assert "it was made anew" in push(lake, again, config).detail["advice"]
     assert_each_once(again, ids[1:])
     assert not again.find(ids[:1])
+    assert collect(lake, again, config).detail == {"answers from before the project there was made, all kept": 1}
     with lake.read() as reader:
         assert reader.rows("SELECT item_id, class_id FROM gold_labels") == [(ids[0], 1)]
 

@@ -44,7 +44,7 @@ def test_all_at_once_are_what_one_by_one_gives() -> None:
         "no function",
         "unsure",
         "(9",
-        "settles 1.",
+        "remove 1.",
         "close to",
     ):
         assert any(part in sentence for sentence in said), part

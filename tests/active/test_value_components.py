@@ -221,7 +221,7 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     before = doubt.doubt
     doubt.settle(known.item_ids.index(str(best["item_id"])))
     share = 1 - doubt.doubt / before
-    assert f"; a label settles {share:.2%} of what the model does not know" in str(best["reason"])
+    assert f"; a label would remove {share:.2%} of the model's doubt about all records" in str(best["reason"])
     assert told["best_label_settles"] == pytest.approx(share, abs=1e-5)
 
 

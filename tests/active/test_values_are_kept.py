@@ -30,7 +30,7 @@ def told(row: dict[str, object]) -> str:
 
 
 def share(row: dict[str, object]) -> float:
-    found = re.search(r"settles ([0-9.]+)% of", str(row["reason"]))
+    found = re.search(r"remove ([0-9.]+)% of", str(row["reason"]))
     return float(found[1]) if found else 0.0
 
 
@@ -69,7 +69,7 @@ def grown(folder: Path, seed: int, *, weak: bool) -> tuple[SmallPool, int]:
 )
 def test_what_figures_may_be_off_already_counts(value: float, share: float, written: list[str]) -> None:
     def row(value: float, share: float) -> pa.Table:
-        said = f"Speaks for 3 records; a label settles {share:.2f}% of what the model does not know."
+        said = f"Speaks for 3 records; a label would remove {share:.2f}% of the model's doubt about all records."
         return pa.table({"item_id": ["i"], "value": [value], "reason": [said]})
 
     stored, now = row(0.5, 2.0), row(value, share)

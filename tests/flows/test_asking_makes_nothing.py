@@ -64,6 +64,19 @@ def test_a_command_that_asks_makes_no_warehouse(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("named", [["--project", "p"], ["-pp"], ["--project=p"]], ids=" ".join)
+def test_beside_a_first_run_a_command_says_that_the_warehouse_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], named: list[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    root = project(tmp_path / "p")
+    monkeypatch.chdir(tmp_path)
+    with Project(root).only_run():
+        assert run_command(["status", *named]) == 3
+    assert "the first run is at work and makes it" in capsys.readouterr().err
+    assert run_command(["status", *named]) == 2
+
+
 def status(root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     assert run_command(["status", "--project", str(root)]) == 0
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("quarantined", "ingest"))]

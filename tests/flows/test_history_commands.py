@@ -1,5 +1,7 @@
 """`siftline snapshots`, `diff`, `export`, conditions: they answer in words, every wrong request names the way out."""
 
+import csv
+import io
 import json
 import re
 import shlex
@@ -171,6 +173,15 @@ def test_labels_that_are_not_judged_are_not_called_right_nor_contradicted_ones_w
     monkeypatch.setattr(Project, "index", lambda _: None)
     assert ask(project, "suspects") == 0
     assert capsys.readouterr().err.endswith(told)
+    contradicted = [(item_id, value) for value in suspicion if value > quality.SUSPICIOUS][:20]
+    assert ask(project, "suspects", "--format", "json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+    assert [(row["item"], row["suspicion"]) for row in rows] == contradicted
+    assert ask(project, "suspects", "--format", "csv") == 0
+    printed = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    assert [(row["item"], float(row["suspicion"])) for row in rows] == contradicted
+    assert printed.err.endswith(told)
 
 
 def test_an_export_of_nothing_is_told(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

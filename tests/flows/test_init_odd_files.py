@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import re
 import stat
+import subprocess
 import tomllib
 import uuid
 from pathlib import Path
@@ -129,6 +131,28 @@ def test_what_is_refused(
     assert init(tmp_path, name) == 2
     assert told in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "p").exists()
+
+
+def test_an_array_of_json_is_read_after_the_command_that_needs_no_jq(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "größer"},\n {"text": "b"}]', "utf-8")
+    assert init(tmp_path, "a.json") == 2
+    way = re.search(r"python3 -c '[^']+' < FILE > data.jsonl", " ".join(capsys.readouterr().err.split()))
+    assert way is not None
+    subprocess.run(["sh", "-c", way[0].replace("FILE", "a.json")], cwd=tmp_path, check=True)
+    assert init(tmp_path, "data.jsonl") == 0
+    assert "2 records can be read" in capsys.readouterr().out
+
+
+def test_a_large_file_is_read_with_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("features.ingest.PROGRESS_RECORDS", 1)
+    monkeypatch.setattr("flows.cli.console.PLAIN_EVERY_S", 0.0)
+    (tmp_path / "a.csv").write_text("text\na\nb\n")
+    assert init(tmp_path, "a.csv") == 0
+    assert "ingest, bytes: " in capsys.readouterr().err
 
 
 def test_an_id_that_no_record_has_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

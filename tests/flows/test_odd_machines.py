@@ -56,6 +56,19 @@ def test_a_home_that_only_somebody_else_may_enter_is_none(tmp_path: Path) -> Non
     assert ended.stdout.strip() != str(home)
 
 
+def test_ctrl_c_while_the_command_is_imported_ends_with_a_word(tmp_path: Path) -> None:
+    """Such as in the first .2 s, while typer is imported."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "siftline", "status"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -173,6 +173,24 @@ def test_a_function_that_is_switched_off_is_marked(full_path: Path, tmp_path: Pa
     assert [name for name, mark in marks.items() if mark == "switched off"] == ["lf_off"]
 
 
+def test_of_many_functions_those_to_mend_and_the_widest_come_first_and_the_others_can_be_opened(
+    full_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake(shutil.copytree(full_path, tmp_path / "lake")) as lake:
+        off = {"item_id": "", "lf_name": "lf_off", "lf_version": "1", "fault": "switched_off", "detail": "too slow"}
+        with lake.stage("vote", version=1, inputs=(), params={"off": True}) as stage:
+            stage.commit([Upsert("lf_faults", pa.Table.from_pylist([off]))])
+        text, page = written(lake, tmp_path)
+        everything = [row[0] for row in page.tables["table-functions"][1:]]
+        assert "table-functions-more" not in page.tables
+        monkeypatch.setattr("flows.report.page._FUNCTIONS", 2)
+        text, page = written(lake, tmp_path)
+    shown, others = ([row[0] for row in page.tables[f"table-functions{end}"][1:]] for end in ("", "-more"))
+    assert everything == [shown[0], "lf_ship", "lf_off"]
+    assert (shown[1:], others) == (["lf_off"], ["lf_ship"]), "one that is off votes on fewer items, and is to be mended"
+    assert "1 further function; above are" in text
+
+
 @pytest.mark.parametrize("several", [True, False])
 def test_of_several_classes_skill_is_said_to_be_that_of_a_yes_or_no(
     several: bool, full_path: Path, tmp_path: Path

@@ -19,6 +19,7 @@ from warehouse import (
     DataError,
     Lake,
     Reader,
+    SettingsError,
     Upsert,
     WarehouseError,
     attach_statement,
@@ -26,6 +27,7 @@ from warehouse import (
 )
 from warehouse.extensions import load_extensions
 from warehouse.protection import connect_locked_down
+from warehouse.read import connect
 
 
 def vectors(matrix: np.ndarray) -> pa.Table:
@@ -246,3 +248,13 @@ def test_values_of_a_query_are_what_frames_and_arrays_give(lake: Lake) -> None:
             series.to_numpy(),
         ):
             assert reader.scalar("SELECT count(*) FROM items WHERE item_id = any(?)", [several]) == 3, type(several)
+
+
+def test_a_frame_by_a_name_that_the_reader_has_itself_is_told_to_have_another(lake: Lake) -> None:
+    with connect(lake.path) as reader:
+        sql = teams = pd.DataFrame({"a": [1, 2]})
+        assert reader.scalar("SELECT sum(a) FROM teams") == teams.a.sum()
+        with pytest.raises(SettingsError, match="A frame named sql is not found") as told:
+            reader.pandas("SELECT * FROM sql")
+        assert "Give yours another name" in str(told.value), sql
+        assert reader.scalar("SELECT 1") == 1

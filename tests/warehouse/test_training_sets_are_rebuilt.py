@@ -20,6 +20,7 @@ from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Delete, Lake, SettingsError, SnapshotNotFound, Upsert
 from warehouse.connection import connect
 from warehouse.export import Format, export_training_set
+from warehouse.formats import new_file
 from weak_labels import keywords
 
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv", "datasets")
@@ -157,6 +158,42 @@ def test_an_earlier_export_comes_back_where_the_new_one_does_not_come(
     with pytest.raises(told):
         export_training_set(lake.path, place, format="csv", force=True)
     assert content(place) == before
+
+
+@pytest.mark.parametrize(
+    ("step", "force", "told"), [("fsync", False, "exists already"), ("replace", True, "at the same moment")]
+)
+def test_of_two_exports_to_one_place_the_second_says_so(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, force: bool, told: str
+) -> None:
+    """Another one comes as the first is on its way to the disk, or has just moved an earlier one."""
+    place = tmp_path / "set"
+    if force:
+        export_training_set(lake.path, place, format="parquet")
+    real = getattr(os, step)
+
+    def other_comes(*given: Any) -> None:
+        real(*given)
+        monkeypatch.undo()
+        export_training_set(lake.path, place, format="csv")
+
+    monkeypatch.setattr(os, step, other_comes)
+    with pytest.raises(SettingsError, match=told):
+        export_training_set(lake.path, place, format="jsonl", force=force)
+    assert set(content(place)) == {"manifest.json", "training_set.csv"}
+
+
+def test_a_file_that_came_while_another_was_written_stays(tmp_path: Path) -> None:
+    place = tmp_path / "labels.csv"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(SettingsError, match="exists already"))
+        stack.enter_context(new_file(place)).write_text("first")
+        with new_file(place) as second:
+            second.write_text("second")
+    with new_file(place, force=True) as third:
+        assert place.read_text() == "second"
+        third.write_text("third")
+    assert (place.read_text(), list(tmp_path.iterdir())) == ("third", [place])
 
 
 def test_an_export_is_on_disk_before_it_takes_the_place_of_an_earlier_one(

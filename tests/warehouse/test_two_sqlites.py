@@ -103,6 +103,16 @@ def test_a_reader_whose_folder_was_moved_still_holds_its_locks(lake: Lake) -> No
         assert reader.scalar(STEPS) == 1
 
 
+def test_behind_a_query_that_failed_one_that_reads_no_table_has_not_lost_the_snapshot(lake: Lake) -> None:
+    """Such as one on a frame of the caller's: the reader, opened again, had taken no lock yet."""
+    write(lake, 5)
+    with warehouse.connect(lake.path) as reader:
+        assert reader.scalar(COUNT) == 5
+        with pytest.raises(duckdb.ConversionException):
+            reader.rows("SELECT 'a'::INTEGER")
+        assert [reader.scalar("SELECT 1"), reader.scalar(COUNT)] == [1, 5]
+
+
 def test_an_answer_that_was_read_without_locks_is_an_error(lake: Lake) -> None:
     write(lake, 5)
     with lake.read() as reader:  # which knows no way back to its snapshot

@@ -17,7 +17,7 @@ from warehouse import Lake, SettingsError, StageResult
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
 from weak_labels.label_models.agreement import Agreement
 from weak_labels.label_models.anchored import fit_anchored
-from weak_labels.label_models.choose import MOST_SNORKEL, choose
+from weak_labels.label_models.choose import MEAN, MOST_SNORKEL, choose, in_words
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.votes import Bools, Ints, Probs, Votes
 
@@ -384,3 +384,17 @@ class TestStage:
         )
         assert run_command(["lf", "report", "--project", str(tmp_path)]) == 0
         assert f"label model of the estimates: {detail['kind']}: {reason}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("lead", "error", "told"),
+        [
+            (0.0014, 0.0003, "(log-likelihood +0.0014 +- 0.0003)"),
+            (0.0014, 0.00002, "(log-likelihood +0.0014)"),
+            (0.00002, 0.00001, "(log-likelihood apart by less than 0.0001)"),
+            (0.0, 0.0, "(log-likelihood apart by less than 0.0001)"),
+        ],
+    )
+    def test_auto_shows_no_figure_that_rounds_to_nothing(self, lead: float, error: float, told: str) -> None:
+        figures = {"held_out_lead_over_majority": lead, "standard_error": error, "overruled_frac": 0.0}
+        for kind in (MEAN, "majority") if lead == 0 else (MEAN,):
+            assert told in in_words(kind, figures)

@@ -24,6 +24,8 @@ STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference a rival must be ahead."""
 MOST_OVERRULED = 0.05
 """Share of the unanimous items (two votes or more, all for one class) that a model may label otherwise."""
+SHOWN = 0.00005
+"""Half of the last digit of a log-likelihood that people are shown."""
 RIVALS = ("majority", "snorkel", "dawid_skene")
 MEAN = "anchored_and_majority"
 """The kind of what is between both, which only `auto` takes."""
@@ -77,7 +79,8 @@ def in_words(kind: str, figures: dict[str, Any]) -> str:
             f"{ranked}); another than anchored has to be clearly ahead."
         )
     lead, error = figures["held_out_lead_over_majority"], figures["standard_error"]
-    margin = f"log-likelihood {lead:+.4f} +- {error:.4f}"
+    apart = f"{lead:+.4f} +- {error:.4f}" if error >= SHOWN else f"{lead:+.4f}"
+    margin = f"log-likelihood {apart}" if abs(lead) >= SHOWN else f"log-likelihood apart by less than {2 * SHOWN}"
     others = f"gives another class to {percent(figures['overruled_frac'])} of the items whose votes all agree"
     if kind == MEAN:
         return (
