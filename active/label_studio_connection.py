@@ -20,7 +20,7 @@ from active.deadline import DeadlineClient
 from active.label_studio_environment import TIMEOUT_S
 from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE, Place, failure
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
-from warehouse.address import is_own, is_plain_address
+from warehouse.address import authorities, is_own, is_plain_address, way_to_trust
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -37,7 +37,7 @@ class Connection:
         key_file: file of a local server that the key is from, for messages; None where the environment names it.
 
     Raises:
-        SettingsError: the address, the key, the title or the environment's proxy cannot be used.
+        SettingsError: the address, the key, the title, the environment's proxy or SSL_CERT_FILE cannot be used.
         ServiceRefused: the key is a token that has expired.
     """
 
@@ -63,7 +63,7 @@ class Connection:
         # A proxy that the environment names cannot reach this machine's own addresses.
         try:
             http = DeadlineClient(
-                timeout=timeout_s, follow_redirects=False, trust_env=not is_own(url), verify=httpx.create_ssl_context()
+                timeout=timeout_s, follow_redirects=False, trust_env=not is_own(url), verify=authorities()
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             # What is taken for a wrong port is the beginning of a password that holds a slash.
@@ -104,7 +104,7 @@ class Connection:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ServiceRefused(
                     f"Label Studio at {self.url} shows a certificate that this machine does not trust: "
-                    f"{self.place.clean(error)}. Set SSL_CERT_FILE to a file with your authority's certificate."
+                    f"{self.place.clean(error)}. {way_to_trust(str(error))}."
                 ) from None
             raise ServiceError(f"Label Studio at {self.url} cannot be reached: {self.place.clean(error)}") from None
         except (ParsingError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:

@@ -3,6 +3,7 @@ this machine's own.
 """
 
 import ipaddress
+import os
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -49,7 +50,7 @@ def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> htt
     httpx.ReadTimeout.
 
     Raises:
-        OptionError: the proxy that the environment names cannot be used.
+        OptionError: the proxy or the SSL_CERT_FILE that the environment names cannot be used.
     """
     headers = {**headers, "Accept-Encoding": "identity"}
     own = is_loopback(urlsplit(url).hostname or "")
@@ -68,6 +69,11 @@ def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> htt
         raise OptionError(
             f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY an address that begins with http://, or unset them."
+        ) from error
+    except OSError as error:  # its own words name neither the file nor the variable
+        raise OptionError(
+            f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')!r}, and no certificate can be read there ({error}). "
+            "Set it to a file with your authority's certificate (PEM: -----BEGIN CERTIFICATE-----), or unset it."
         ) from error
 
 

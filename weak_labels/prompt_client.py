@@ -20,7 +20,7 @@ from typing import Any, Self
 import httpx
 
 from warehouse import ServiceError, SettingsError
-from warehouse.address import is_own, is_plain_address
+from warehouse.address import authorities, is_own, is_plain_address, way_to_trust
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
 from weak_labels.prompt import Refused
@@ -176,7 +176,7 @@ class PromptClient:
                 headers=headers,
                 follow_redirects=False,
                 trust_env=not is_own(config.url),  # no proxy can reach this machine's own addresses
-                verify=httpx.create_ssl_context(),
+                verify=authorities(),
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             self._paid.close()
@@ -384,8 +384,7 @@ class PromptClient:
     def _failure(self, error: Exception) -> str:
         """What ended a request, with the way out where it is known."""
         what = f"{type(error).__name__}{self._because(str(error).encode())}"
-        way = ". Set SSL_CERT_FILE to a file with your authority's certificate"
-        return what + way if "CERTIFICATE_VERIFY_FAILED" in what else what
+        return f"{what}. {way_to_trust(what)}" if "CERTIFICATE_VERIFY_FAILED" in what else what
 
     def _said(self, text: str) -> str:
         return self._without_key(text)[:200]

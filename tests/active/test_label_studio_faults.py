@@ -4,19 +4,26 @@ import gzip
 import json
 import logging
 import socket
+import ssl
 import threading
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
+import httpx
 import pytest
 
 from active.label_studio import LabelStudioService
 from active.label_studio_environment import server_from_env
+from engine.errors import OptionError
+from engine.proxies import client_for
 from flows.studio import StudioInfo
+from tests.servers import make_certificate
 from tests.studio import Answer, http_server
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
+from weak_labels.prompt_client import PromptClient, PromptConfig
 
 CANARY = "canary-5d41402abc4b2a76b9719d911017c592"
 LOGIN_PAGE = "<!doctype html><html><head><title>Log in</title></head><body><form></form></body></html>"
@@ -257,6 +264,40 @@ def test_a_head_that_drips_is_given_up() -> None:
 def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(SettingsError, match="LABEL_STUDIO_URL"):
         LabelStudioService(url, CANARY, "some project")
+
+
+@pytest.mark.parametrize("holds", [None, b"", b"\x30\x82 as DER begins"])
+def test_a_certificate_file_that_cannot_be_used_is_named(
+    holds: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = tmp_path / "authority.pem"
+    if holds is not None:
+        authority.write_bytes(holds)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    words = f"SSL_CERT_FILE is '{authority}'.*BEGIN CERTIFICATE"
+    with pytest.raises(SettingsError, match=words):
+        LabelStudioService("https://labels.invalid", CANARY, "some project")
+    with pytest.raises(SettingsError, match=words):
+        PromptClient(PromptConfig(url="https://models.invalid/v1", cache=tmp_path / "answers"))
+    with pytest.raises(OptionError, match=words):
+        client_for("https://engine.invalid", {}, httpx.Timeout(1))
+
+
+def test_a_certificate_of_another_name_is_not_told_to_need_an_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    way = r"mismatch.*Ask the server by a name that its certificate holds"
+    with http_server(lambda handler, _: handler.send_error(404), tls=tls) as url:
+        elsewhere = url.replace("127.0.0.1", "localhost")
+        with pytest.raises(ServiceRefused, match=way):
+            LabelStudioService(elsewhere, CANARY, "some project").ensure_project(["a", "b"])
+        given = PromptConfig(url=elsewhere, cache=tmp_path / "answers", attempts=1)
+        with PromptClient(given) as client, pytest.raises(ServiceError, match=way):
+            client.check()
 
 
 @pytest.mark.parametrize("key", ["two words", "tail\n", "schlüssel"])
