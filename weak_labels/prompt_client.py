@@ -153,10 +153,11 @@ class PromptClient:
     """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
 
     Raises:
-        SettingsError: the cache cannot be opened, or the proxy that the environment names cannot be used.
+        SettingsError: the cache cannot be opened, or the proxy or SSL_CERT_FILE that the environment names cannot be used.
     """
 
     def __init__(self, config: PromptConfig) -> None:
+        trusted = authorities()
         self.config = config
         self._base = config.url.rstrip("/")
         self._address = f"{self._base}/chat/completions"
@@ -176,7 +177,7 @@ class PromptClient:
                 headers=headers,
                 follow_redirects=False,
                 trust_env=not is_own(config.url),  # no proxy can reach this machine's own addresses
-                verify=authorities(),
+                verify=trusted,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             self._paid.close()
