@@ -153,7 +153,7 @@ class PromptClient:
     """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
 
     Raises:
-        SettingsError: the cache cannot be opened, or the proxy or SSL_CERT_FILE that the environment names cannot be used.
+        SettingsError: the cache, or the proxy or SSL_CERT_FILE that the environment names, cannot be used.
     """
 
     def __init__(self, config: PromptConfig) -> None:
