@@ -3,10 +3,10 @@
 It knows no warehouse. What it learns from is read by `training_data.py`; `end_model.py` is the stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,12 @@ from scipy.sparse import issparse
 
 from warehouse import SettingsError
 from warehouse.one_core import one_core
+from warehouse.side_by_side import side_by_side
 from weak_labels import arguments
 from weak_labels.hidden_layer import HiddenLayer
 from weak_labels.losses import cross_entropy, softmax
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.floating[Any]]
 Features = Any
@@ -32,8 +34,8 @@ weak ones taught, and move it more; 5: people's labels that are all alike teach 
 are pooled with what weak ones taught; 7: they say how firmly they are held where they stand alone, and of several
 classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
 without weak labels vectors are seen through `weak_labels.feature_map`; 9: with them too, by a second model; 10: a tie
-is a weak label of no one class; 11: of several classes one that nobody votes for sees vectors through the map; 12: of
-very many weak labels some stand for all."""
+is a weak label of no one class; 11: of several classes one that nobody votes for sees vectors through the map; 12: many
+items are summed up part by part."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150
@@ -43,6 +45,8 @@ RAREST = 0.01
 MAX_STEPS = 200
 CHUNK = 65_536
 """Items predicted at a time."""
+PART = 8_192
+"""Items that are learned from at a time: in double precision all of them might not fit into memory."""
 SUMS_TO_1 = 0.01
 """How far the sum of an item's weak labels may be from 1: they may be rounded to 16 bits."""
 
@@ -309,11 +313,22 @@ class EndModel:
         """
         from scipy.optimize import minimize  # takes a third of a second to import
 
-        x_ND = self._seen(vectors)
-        d, c = self.weights_DC.shape
+        count, (d, c) = len(weights_N), self.weights_DC.shape
         target_NC = probs_NC * weights_N[:, None]
-        ridge = hold.ridge + hold.first / len(weights_N)
-        start_NC = x_ND @ self.weights_DC
+        ridge = hold.ridge + hold.first / count
+        few, sparse = count <= PART, issparse(vectors)
+        features = self._seen(vectors) if few or sparse or self.hidden else vectors
+
+        def by_part(work: Callable[[Features, slice], T]) -> list[T]:
+            """What some work gives for each part of the items, in order; bits are the same on any cores."""
+            if few or sparse:
+                return [work(features, slice(0, count))]
+            return list(
+                side_by_side(lambda part: work(features[part].astype(np.float64, copy=False), part), count, PART)
+            )
+
+        with one_core():
+            start_NC = np.concatenate(by_part(lambda x_ND, _: x_ND @ self.weights_DC))
 
         def scales(step: Floats) -> tuple[float, float]:
             scale = float(np.exp(hold.scale * step[-2]))
@@ -322,17 +337,23 @@ class EndModel:
         def loss_and_gradient(step: Floats) -> tuple[float, Floats]:
             step_DC, step_C = step[: d * c].reshape(d, c), step[d * c : -2]
             of_weights, of_intercepts = scales(step)
-            seen_NC, always_C = of_weights * start_NC, of_intercepts * self.intercept_C
-            loss, error_NC = cross_entropy(seen_NC + always_C + x_ND @ step_DC + step_C, target_NC, weights_N)
-            error_C = error_NC.sum(axis=0)
-            gradient_DC = x_ND.T @ error_NC + ridge * step_DC
+            always_C = of_intercepts * self.intercept_C
+
+            def of_part(x_ND: Features, part: slice) -> tuple[float, Floats, Floats, float]:
+                seen_NC = of_weights * start_NC[part]
+                logits_NC = seen_NC + always_C + x_ND @ step_DC + step_C
+                loss, error_NC = cross_entropy(logits_NC, target_NC[part], weights_N[part])
+                return loss, x_ND.T @ error_NC, error_NC.sum(axis=0), float((error_NC * seen_NC).sum())
+
+            losses, gradients, errors, by_weights = zip(*by_part(of_part), strict=True)
+            loss, error_C = sum(losses), np.sum(errors, axis=0)
+            gradient_DC = np.sum(gradients, axis=0) + ridge * step_DC
             by_intercepts = float(error_C @ always_C)
-            by_both = float((error_NC * seen_NC).sum()) + by_intercepts
+            by_both = sum(by_weights) + by_intercepts
             gradient_uv = np.array([hold.scale * by_both, hold.intercepts * by_intercepts]) + step[-2:]
             loss += 0.5 * ridge * float((step_DC**2).sum()) + 0.5 * float((step[-2:] ** 2).sum())
             return loss, np.concatenate([gradient_DC.reshape(-1), np.where(self.taught_C, 0.0, error_C), gradient_uv])
 
-        # One thread: equal bits on any number of cores, and no waiting for a second one where other work runs.
         with one_core():
             found = minimize(
                 loss_and_gradient,

@@ -6,7 +6,7 @@ did not see it.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,6 @@ from weak_labels.sight import Sight
 
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference the hidden layer must be ahead."""
-MOST_WEAK = 200_000
-"""About how many weak labels are learned from; a million teach hardly better and take minutes (decision 0235)."""
-FEWEST_WEAK = 1_000
-"""Of a class, where it has as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +69,14 @@ class Heads:
             weights: [M] how much each one counts.
             kept: where what weak labels teach is kept; None where they are not to be, and where there are none.
         """
-        some, counted = _some(probs, _counted(config, probs, weights))
-        rows, probs = rows[some], probs[some]
+        counted = _counted(config, probs, weights)
+
+        @cache
+        def weakly_labelled() -> Features:
+            return features[rows]
 
         def taught(kind: str, view: slice) -> EndModel | None:
-            seen, hidden = features[rows][:, view], None
+            seen, hidden = weakly_labelled()[:, view], None
             if kind == "mlp":
                 hidden = HiddenLayer.fit(_vectors(seen, sight), probs, counted, config.seed)
             return EndModel.fit_weak(seen, probs, counted, hidden)
@@ -157,28 +156,6 @@ def _vectors(seen: Features, sight: Sight) -> Vectors:
 def _counted(config: EndModelConfig, probs: Floats, weights: Floats) -> Floats:
     """The weights [N] of labels [N, C] by the settings."""
     return class_weights(probs, weights) if config.balanced and weights.any() else weights
-
-
-def _some(probs: Floats, weights: Floats) -> tuple[Ints, Floats]:
-    """Places of about `MOST_WEAK` weak labels that stand for all of them [M], and how much each counts then [M].
-
-    Evenly taken of each class, and `FEWEST_WEAK` of one that has few.
-
-    Args:
-        probs: weak labels [N, C].
-        weights: [N] how much each one counts; 0 leaves it out.
-    """
-    counted = np.flatnonzero(weights)
-    if len(counted) <= MOST_WEAK:
-        return np.arange(len(weights)), weights
-    class_N, taken_N = probs[counted].argmax(axis=1), np.zeros(len(weights))
-    for class_id in np.unique(class_N):
-        of_class = counted[class_N == class_id]
-        most = min(len(of_class), max(FEWEST_WEAK, MOST_WEAK * len(of_class) // len(counted)))
-        taken = of_class[np.linspace(0, len(of_class) - 1, most).astype(np.int64)]
-        taken_N[taken] = len(of_class) / most
-    some = np.flatnonzero(taken_N)
-    return some, weights[some] * taken_N[some]
 
 
 def _chosen(answers: Mapping[str, Floats | None], class_ids: Ints) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from weak_labels.calibration import LEAST_GOLD
 from weak_labels.classifier import EndModelConfig, Floats, Ints, Vectors
 from weak_labels.end_model import end_model
 from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.heads import Heads, _chosen, _some  # pyright: ignore[reportPrivateUsage]
+from weak_labels.heads import Heads, _chosen  # pyright: ignore[reportPrivateUsage]
 from weak_labels.label_models import label_model
 from weak_labels.sight import Sight
 
@@ -116,26 +116,19 @@ def test_equal_data_and_seed_give_equal_bits_on_any_number_of_cores() -> None:
     assert probs(0, 1) != probs(1, 1)
 
 
-def test_of_many_weak_labels_some_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, truth = clouds(3000, seed=1)
-    of_class = [np.flatnonzero(truth == class_id) for class_id in range(3)]
-    rows = np.sort(np.concatenate([of_class[0], of_class[1][:200], of_class[2][:20]]))  # the third is rare
-    probs = 0.1 + 0.7 * np.eye(3)[truth[rows]]
-    weights = np.ones(len(rows))
-    config = EndModelConfig(classes=("a", "b", "c"), encoder_id=ENCODER)
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_many_items_are_learned_from_part_by_part(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, truth = clouds(600, seed=1)
+    labels = 0.1 + 0.7 * np.eye(3)[truth]
     found = list[Floats]()
-    monkeypatch.setattr("weak_labels.heads.FEWEST_WEAK", 40)
-    for most in (10_000, 300):
-        monkeypatch.setattr("weak_labels.heads.MOST_WEAK", most)
-        taught = Heads.fit(config, Sight.plain(vectors.shape[1]), vectors, rows, probs, weights)
-        found.append(taught.learned(NO_ROWS, NO_ROWS).model.predict_proba(vectors))
-    assert np.abs(found[1] - found[0]).mean() < 0.02
-    assert (found[1].argmax(axis=1) == found[0].argmax(axis=1)).mean() > 0.95
-    some, counted = _some(probs, weights)
-    class_M = truth[rows[some]]
-    assert 300 < len(some) < 330
-    assert np.bincount(class_M)[1:].tolist() == [40, 20]
-    assert np.bincount(class_M, counted) == pytest.approx(np.bincount(truth[rows]))
+    for part, cores in ((8_192, 2), (100, 1), (100, 2)):
+        monkeypatch.setattr("weak_labels.classifier.PART", part)
+        monkeypatch.setattr("warehouse.side_by_side.cores", lambda cores=cores: cores)
+        taught = heads(kind, vectors, labels, weak_rows=550).learned(np.arange(40), truth[:40])
+        found.append(taught.model.predict_proba(vectors))
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert found[1].tobytes() == found[2].tobytes()
+    assert len(np.unique(found[1].argmax(axis=1))) == 3
 
 
 def test_words_beside_the_vectors_stay_sparse() -> None:
