@@ -45,8 +45,10 @@ RAREST = 0.01
 MAX_STEPS = 200
 CHUNK = 65_536
 """Items predicted at a time."""
-PART = 8_192
-"""Items that are learned from at a time: in double precision all of them might not fit into memory."""
+PART = 2_048
+"""Items summed up at a time, of more than `FEW`: in double precision they stay in the processor's cache."""
+FEW = 8_192
+"""Items that are learned from at once."""
 SUMS_TO_1 = 0.01
 """How far the sum of an item's weak labels may be from 1: they may be rounded to 16 bits."""
 
@@ -195,9 +197,9 @@ class EndModel:
             )
         if (weights < 0).any():
             raise SettingsError(f"The least of the weights is {weights.min():g}; give 0 or more.")
-        rows_N = weights > 0
-        if not rows_N.any():
+        if not (weights > 0).any():
             return None
+        rows_N: Any = weights > 0 if not weights.all() else slice(None)  # all of them are not copied
         probs_NC = arguments.finite(probs[rows_N], "Weak labels", 2)
         if (probs_NC < 0).any() or (np.abs(probs_NC.sum(axis=1) - 1.0) > SUMS_TO_1).any():
             raise SettingsError("Weak labels are no probabilities: those of an item must be 0 or more and sum to 1.")
@@ -316,7 +318,7 @@ class EndModel:
         count, (d, c) = len(weights_N), self.weights_DC.shape
         target_NC = probs_NC * weights_N[:, None]
         ridge = hold.ridge + hold.first / count
-        few, sparse = count <= PART, issparse(vectors)
+        few, sparse = count <= FEW, issparse(vectors)
         features = self._seen(vectors) if few or sparse or self.hidden else vectors
 
         def by_part(work: Callable[[Features, slice], T]) -> list[T]:
