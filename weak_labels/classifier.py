@@ -197,9 +197,9 @@ class EndModel:
             )
         if (weights < 0).any():
             raise SettingsError(f"The least of the weights is {weights.min():g}; give 0 or more.")
-        if not (weights > 0).any():
+        rows_N = weights > 0
+        if not rows_N.any():
             return None
-        rows_N: Any = weights > 0 if not weights.all() else slice(None)  # all of them are not copied
         probs_NC = arguments.finite(probs[rows_N], "Weak labels", 2)
         if (probs_NC < 0).any() or (np.abs(probs_NC.sum(axis=1) - 1.0) > SUMS_TO_1).any():
             raise SettingsError("Weak labels are no probabilities: those of an item must be 0 or more and sum to 1.")
