@@ -322,7 +322,7 @@ class EndModel:
         features = self._seen(vectors) if few or sparse or self.hidden else vectors
 
         def by_part(work: Callable[[Features, slice], T]) -> list[T]:
-            """What some work gives for each part of the items, in order; bits are the same on any cores."""
+            """What some work gives for each part of the items, in order: equal bits on any number of cores."""
             if few or sparse:
                 return [work(features, slice(0, count))]
             return list(
