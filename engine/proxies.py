@@ -70,7 +70,9 @@ def client_for(url: str, headers: dict[str, str], timeout: httpx.Timeout) -> htt
             f"The proxy that the environment names cannot be used ({why}). Give HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY an address that begins with http://, or unset them."
         ) from error
-    except OSError as error:  # its own words name neither the file nor the variable
+    except OSError as error:
+        if error.filename:  # the file for TLS keys: its own words name it, as they do not the one of certificates
+            raise
         raise OptionError(
             f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')!r}, and no certificate can be read there ({error}). "
             "Set it to a file with your authority's certificate (PEM: -----BEGIN CERTIFICATE-----), or unset it."

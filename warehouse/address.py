@@ -38,7 +38,9 @@ def authorities() -> ssl.SSLContext:
 
     try:
         return httpx.create_ssl_context()
-    except OSError as error:  # its own words name neither the file nor the variable
+    except OSError as error:
+        if error.filename:  # the file for TLS keys: its own words name it, as they do not the one of certificates
+            raise
         raise SettingsError(
             f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')!r}, and no certificate can be read there ({error}). "
             "Set it to a file with your authority's certificate (PEM: -----BEGIN CERTIFICATE-----), or unset it."

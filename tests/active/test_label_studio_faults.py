@@ -283,6 +283,16 @@ def test_a_certificate_file_that_cannot_be_used_is_named(
         client_for("https://engine.invalid", {}, httpx.Timeout(1))
 
 
+def test_a_file_for_keys_that_cannot_be_written_is_no_fault_of_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "nowhere" / "keys"))
+    with pytest.raises(FileNotFoundError, match="nowhere/keys"):
+        LabelStudioService("https://labels.invalid", CANARY, "some project")
+    with pytest.raises(FileNotFoundError, match="nowhere/keys"):
+        client_for("https://engine.invalid", {}, httpx.Timeout(1))
+
+
 def test_a_certificate_of_another_name_is_not_told_to_need_an_authority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
