@@ -12,7 +12,15 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import CatalogAway, FolderAway, ServerAway, StoreAway, StoreRefused, without_secrets
+from warehouse.errors import (
+    CatalogAway,
+    FolderAway,
+    ServerAway,
+    StoreAway,
+    StoreRefused,
+    WarehouseError,
+    without_secrets,
+)
 
 _AWAY = (
     "Unable to connect to Postgres",
@@ -24,14 +32,18 @@ _AWAY = (
     "could not receive data from server",
     "could not send data to server",
 )
-_FOR_A_PERSON = (
-    "authentication failed",
-    "no password supplied",
-    "pg_hba.conf",
-    "does not exist",
-    "permission denied",
-    "invalid connection option",
+_LOG_IN = (
+    "Set PGPASSWORD, or where it is unset ~/.pgpass, to the password that the server has now, and start again what "
+    "goes on with another PGPASSWORD."
 )
+_FOR_A_PERSON = {
+    "authentication failed": _LOG_IN,
+    "no password supplied": _LOG_IN,
+    "pg_hba.conf": "Let the server's pg_hba.conf admit this user from this machine.",
+    "does not exist": "Make it, or mend [warehouse] catalog.",
+    "permission denied": "Grant this user the right to connect.",
+    "invalid connection option": "Mend [warehouse] catalog.",
+}
 
 _STORE_AWAY = re.compile(
     r"(Could not connect to server|Could not resolve host ?name|Timeout was reached|Failed sending data to the peer|"
@@ -83,7 +95,7 @@ def closing(connection: duckdb.DuckDBPyConnection) -> Generator[duckdb.DuckDBPyC
         close(connection)
 
 
-def server_fault(text: str) -> ServerAway | StoreRefused | None:
+def server_fault(text: str) -> ServerAway | WarehouseError | None:
     """The error to raise when an error of DuckDB's is a server's, or the folder is away; None when it is neither.
 
     Args:
@@ -96,10 +108,12 @@ def server_fault(text: str) -> ServerAway | StoreRefused | None:
         return folder_away(Path(file[1]).parent if file[1] else None)
     if (file := _NO_DATA.search(text)) and not Path(file[1]).is_dir():
         return folder_away(Path(file[1]).parent)
-    if not any(sign in text for sign in _AWAY) or any(sign in text for sign in _FOR_A_PERSON):
+    if not any(sign in text for sign in _AWAY):
         return None
     # DuckDB goes on with its own query and where in it; alerts show the first line only.
     said = " ".join(text.partition("\nLINE ")[0].split()).rstrip(".?")
+    if way := next((way for sign, way in _FOR_A_PERSON.items() if sign in text), None):
+        return WarehouseError(f"The catalogue's server refuses: {said}. What was committed is kept. {way}")
     return CatalogAway(
         f"The catalogue's server does not answer: {said}. What was committed is kept; when the server is back, run "
         "again."

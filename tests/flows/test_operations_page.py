@@ -20,11 +20,13 @@ from flows import prefect_process
 from flows.prefect_server import QUIET
 from flows.project import Project
 from flows.settings import ScheduleSection
+from flows.stages import STAGES
 from flows.studio import Account, StudioServer
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, give_prefect_database
 from tests.studio import free_port
 from tests.warehouse.servers import Postgres
+from warehouse import silent
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
@@ -299,8 +301,25 @@ def test_the_backup_on_the_page_is_a_project(tmp_path: Path) -> None:
     with Project(copy).read_lake() as lake, lake.read() as reader:
         assert reader.scalar("SELECT count(*) FROM items") == 2
         [watched] = re.findall(r'siftline sql --format csv "(.*?)"', PAGE, re.DOTALL)
-        assert reader.rows(watched) == [(0, None, 0, None)], "what monitoring asks, of a project that has only records"
+        assert reader.rows(watched) == [(0, None, 0, 0, None)], "what monitoring asks, with records alone"
     assert not ingest(Project(copy).lake, Project(copy).ingest_config).committed
+
+
+def test_monitoring_hears_that_a_function_is_switched_off_and_that_it_is_well_again(tmp_path: Path) -> None:
+    [watched] = re.findall(r'siftline sql --format csv "(.*?)"', PAGE, re.DOTALL)
+    root = make_tickets(tmp_path)
+    (root / "data" / "s.jsonl").write_text("".join(f'{{"text": "{number}"}}\n' for number in range(20)))
+    off: list[int] = []
+    for body in ("raise RuntimeError", "return [True] * len(batch.texts)"):
+        functions = f'from weak_labels import vectorized\n@vectorized("a")\ndef one(batch):\n    {body}\n'
+        (root / "labeling_functions.py").write_text(functions)
+        project = Project(root)
+        for stage in ("ingest", "vote"):
+            STAGES[stage](project, silent)
+        with project.lake.read() as reader:
+            off += reader.arrow(watched).column("functions_off").to_pylist()
+        project.lake.close()
+    assert off == [1, 0]
 
 
 def test_the_backup_of_a_catalogue_in_postgresql_has_a_catalogue_of_its_own(

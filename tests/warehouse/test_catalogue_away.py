@@ -193,11 +193,26 @@ def test_what_a_person_must_mend_is_no_server_that_is_away(
     server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = Location(folder=place.folder, catalog=place.catalog.replace("dbname=", "dbname=no-"))
-    with pytest.raises(WarehouseError, match="does not exist"):
+    with pytest.raises(WarehouseError, match=r"^The catalogue's server refuses: .* does not exist\. .*\[warehouse\]"):
         Lake(nowhere)
     monkeypatch.setenv("PGPASSWORD", "wrong-password")
-    with pytest.raises(WarehouseError, match="authentication failed"):
+    with pytest.raises(WarehouseError, match=r"refuses: .*authentication failed .*Set PGPASSWORD, or .*pgpass"):
         Lake(place)
+
+
+def test_a_password_that_was_changed_while_the_warehouse_is_open_is_said_by_type(
+    server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake(place) as lake, lake.stage("s", version=1, inputs=()) as stage:
+        server.ask("postgres", OTHERS.format(place.catalog.partition("dbname=")[2].split()[0]))
+        with monkeypatch.context() as changed:
+            changed.setenv("PGPASSWORD", "the-one-before")
+            refused = r"refuses: .*authentication failed .*Set PGPASSWORD"
+            with pytest.raises(WarehouseError, match=refused):
+                lake.read()
+            with pytest.raises(WarehouseError, match=refused):
+                stage.commit([Append("items", items(3))])
+        assert stage.commit([Append("items", items(3))]).committed
 
 
 @pytest.mark.parametrize("rows", [3, 3000])
