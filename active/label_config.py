@@ -20,7 +20,7 @@ _LONG_NAME = 24
 _IN_COLUMNS = 10
 """Classes with long names, from which on they stand in two columns: more are not in sight on a laptop."""
 _MANY = 15
-"""Classes from which on a long text gets a smaller box, so that they stay in sight on a laptop."""
+"""Classes from which on a long text gets a smaller box and rows are closer, so that they stay in sight on a laptop."""
 _COLUMN_REM = 24.0
 """Width from which two fit beside each other on a laptop; a longer name takes two lines there."""
 _LETTER_REM = 0.46
@@ -37,7 +37,7 @@ _PAGE = """<View style="max-width: {width}; margin: 0 auto; padding: 0 1rem">
 grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }}
     .lsf-choice__item, .lsf-choice__item label {{ line-height: 1.4; overflow-wrap: anywhere; }}
     .lsf-hint {{ white-space: nowrap; }}
-    .lsf-choice__item {{ margin: 0 0.5rem 0.6rem 0; }}
+    .lsf-choice__item {{ margin: 0 0.5rem {gap}rem 0; }}
     .ant-radio-wrapper-checked {{ pointer-events: none; }}
     @media (max-width: 700px) {{
       .lsf-editor {{ flex: none; width: 100%; min-width: 0; margin: 0; }}
@@ -132,7 +132,8 @@ def label_config(page: Page) -> str:
 
     Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
     """
-    height = 30 if page.image else 35 if len(page.classes) >= _MANY else 50
+    many = len(page.classes) >= _MANY
+    height = 30 if page.image or many else 50
     place = "flex: 1; " if page.headings else "margin: 1rem 0; "
     texts = [_TEXT.format(name=text_key(n), place=place, height=height) for n in range(page.count)]
     shown = texts[0]
@@ -150,6 +151,7 @@ def label_config(page: Page) -> str:
         shown=shown,
         text=TEXT,
         choices=LABEL,
+        gap=0.2 if many else 0.6,
         question="Which classes fit? Where none does, submit without one." if page.multi_label else "Which class fits?",
         hint=_HINT.format(small=_SMALL) if page.suggest else "",
         kind=_SEVERAL if page.multi_label else _ONE,

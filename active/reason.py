@@ -19,7 +19,7 @@ SURE = 0.5
 CLOSE = 0.9
 NEARLY_ALL = 0.995
 FEW = 3
-"""Classes that are named where the model has not learned them; more are counted."""
+"""Classes that are named; of more the others are counted: a list of thirty is not read."""
 NEAR = "close to one already labelled or queued"
 ALIKE = "all labels so far are the same, so what is unlike them is worth most"
 WORTH_SAYING = 0.00005
@@ -112,6 +112,8 @@ def _votes(pool: Pool, row: int) -> str:
     functions = int(pool.votes[row].sum())
     if functions == 0:
         return "no function votes on it"
+    if len(voted) > FEW:  # those with the most votes are named
+        voted = voted[np.argsort(-pool.votes[row][voted], kind="stable")]
     names = _named(pool, voted)
     if len(voted) > 1 and not pool.multi_label:
         return f"{functions} functions disagree on {names}"
@@ -152,7 +154,10 @@ def _sets(pool: Pool, row: int) -> str:
 
 
 def _named(pool: Pool, classes: Rows) -> str:
-    *others, last = [_name(pool, c) for c in classes.tolist()]
+    names, more = [_name(pool, c) for c in classes[:FEW].tolist()], len(classes) - FEW
+    if more > 0:
+        names.append(f"{more} other {'class' if more == 1 else 'classes'}")
+    *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 

@@ -265,7 +265,11 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         )
         progress(3, 3)
         best = float(settled[rows].max(initial=0.0))
-        detail = {"cycle": cycle, "gold": len(pool.labelled), "best_label_settles": round(best, DECIMALS)}
+        detail = {
+            "cycle": cycle,
+            "gold": len(pool.labelled),
+            "share_of_doubt_best_label_removes": round(best, DECIMALS),
+        }
         detail["worked_out"] = max(some.anew for some in gained.values())
         if seconds is not None:
             detail["expected_seconds"] = round(float(np.median(seconds)), 2)

@@ -47,7 +47,8 @@ class FunctionFigures:
         accuracy_low: lower end of its 95% interval.
         accuracy_high: upper end.
         estimated_accuracy: mean probability that the label model gives to its votes. No measurement: its own votes had
-            their say in that, and the label model may be surer or less sure than it is right. None without one.
+            their say in that, and the label model may be surer or less sure than it is right. None without one, and
+            where neither another function nor a person says anything of its items: it then repeats the votes.
         gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
@@ -175,7 +176,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
                 accuracy=right / judged if judged else None,
                 accuracy_low=low,
                 accuracy_high=high,
-                estimated_accuracy=estimates.get(name),
+                estimated_accuracy=estimates.get(name) if judged or row["overlapping"] else None,
                 gain=None if gains is None else float(gains[place[name]]),
                 faults=row["faults"],
                 switched_off=row["switched_off"],

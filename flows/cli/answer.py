@@ -193,7 +193,7 @@ class Session:
         for line in self._keys.offered():
             out.print(Text(safe(line)))
         value = f" (value {task.value:.2f})" if task.value else ""  # one drawn at random has none
-        _tell(f"Why this one: {safe(task.reason)}{value}", style="dim")
+        _tell(f"Why this one: {safe_prose(task.reason)}{value}", style="dim")
         if task.suggested is not None:
             classes = safe(", ".join(task.suggested)) or NO_CLASS
             _tell(f"The model's suggestion: {classes} ({task.confidence:.2f})", style="dim")

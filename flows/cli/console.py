@@ -121,10 +121,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
             print(f"# {safe(title)}")
         print("\t".join(safe(name) for name in columns))
         for row in rows:
-            print("\t".join(safe(_cell(value)) for value in row))
+            print("\t".join(safe_prose(_cell(value)) for value in row))
         return
     names, rows = [safe(name) for name in columns], list(rows)
-    cells = [[safe(_cell(value)) for value in row] for row in rows]
+    cells = [[safe_prose(_cell(value)) for value in row] for row in rows]
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(names))]
     for number, part in enumerate(layout(names, cells, numeric, out.width)):
         if number:

@@ -164,6 +164,21 @@ def test_an_annotator_needs_no_scrolling_to_answer(studio: StudioInfo, service: 
             assert "change it where it is wrong" in page
 
 
+def test_forty_classes_are_in_sight_below_a_long_text(studio: StudioInfo, service: LabelStudioService) -> None:
+    """Else the suggestion may be chosen where nobody sees it."""
+    classes = tuple(f"a class of some words {number}" for number in range(40))
+    service.ensure_project(classes)
+    service.push([replace(PLAIN, text="The talks ended without a signature. " * 150, prediction=classes[-1])])
+    with chromium(width=1280, height=800) as driver:
+        log_in(driver, studio)
+        driver.get(f"{studio.url}/projects/{project_of(studio, service)['id']}/data?labeling=1")
+        text_of(driver)
+        submit = driver.find_element(By.XPATH, "//button[normalize-space()='Submit']").rect
+        choices = [choice.rect for choice in driver.find_elements(By.CSS_SELECTOR, "label:has(input[type=radio])")]
+        assert len(choices) == len(classes)
+        assert max(choice["y"] + choice["height"] for choice in choices) <= submit["y"]
+
+
 def test_many_classes_stand_in_columns(studio: StudioInfo, service: LabelStudioService) -> None:
     classes = tuple(f"{'abcdefgh'[: number % 8 + 1]}-{number}" for number in range(40))
     service.ensure_project(classes)

@@ -50,6 +50,31 @@ def test_all_at_once_are_what_one_by_one_gives() -> None:
         assert any(part in sentence for sentence in said), part
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (0, "4 functions disagree on c0, c1 and c2"),
+        (1, "5 functions disagree on c1, c0, c2 and 1 other class"),
+        (27, "31 functions disagree on c1, c0, c2 and 27 other classes"),
+    ],
+)
+def test_of_many_classes_that_functions_vote_for_those_with_most_votes_are_named(more: int, words: str) -> None:
+    votes = np.ones((N, 3 + more))
+    votes[:, 1] = 2
+    names = [f"c{number}" for number in range(3 + more)]
+    known = replace(
+        pool(np.random.default_rng(5)),
+        class_names=names,
+        votes=votes,
+        weak=np.zeros_like(votes),
+        predicted=np.zeros_like(votes),
+        has_prediction=np.zeros(N, bool),
+    )
+    zeros = np.zeros(N)
+    [said] = reasons(known, zeros.astype(np.int64), zeros, zeros, np.array([0])).to_pylist()
+    assert said == f"Speaks only for itself; {words}."
+
+
 def test_nothing_is_asked_for() -> None:
     known = pool(np.random.default_rng(4))
     zeros = np.zeros(N)

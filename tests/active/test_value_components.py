@@ -222,7 +222,7 @@ def test_the_reason_is_what_the_tables_say(lake: Lake, tmp_path: Path) -> None:
     doubt.settle(known.item_ids.index(str(best["item_id"])))
     share = 1 - doubt.doubt / before
     assert f"; a label would remove {share:.2%} of the model's doubt about all records" in str(best["reason"])
-    assert told["best_label_settles"] == pytest.approx(share, abs=1e-5)
+    assert told["share_of_doubt_best_label_removes"] == pytest.approx(share, abs=1e-5)
 
 
 def test_without_votes_and_models_the_typical_items_come_first(lake: Lake, tmp_path: Path) -> None:

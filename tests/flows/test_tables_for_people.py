@@ -17,6 +17,19 @@ def test_times_are_told_to_the_second(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "at\tplain\n2026-03-01 12:05:09+00:00\t2026-03-01 12:05:09\n"
 
 
+@pytest.mark.parametrize("people", [False, True])
+def test_texts_of_all_scripts_are_whole_and_marks_that_turn_the_line_are_told(
+    people: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if people:
+        in_terminal(80, monkeypatch)
+    for text in ("می\u200cخواهم", "👩\u200d👧", "請求書\u3000未着", "12\u00a0%"):
+        print_table(["text"], [[text]])
+        assert text in capsys.readouterr().out
+    print_table(["text"], [["a\u202eb\x1b[2J"]])
+    assert "a\\x202eb\\x1b[2J" in capsys.readouterr().out
+
+
 COLUMNS = "function|votes for|items|coverage|overlap|conflict|alone|gold|accuracy|95% interval|estimate|gain|faults"
 FIGURES = (12345, 0.351, 0.123, 0.05, 0.2, 120, 0.93, "0.85-0.97", 0.951, 0.012, 0)
 

@@ -257,6 +257,16 @@ def test_estimate_is_the_label_models_mean_probability(lake: Lake) -> None:
     assert rows["vote"].estimated_accuracy == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_function_that_nobody_else_says_anything_of_has_no_estimate(labelled: bool, lake: Lake) -> None:
+    """Its own votes come back to it from a majority: 100%."""
+    add_items(lake, TEXTS)
+    add_classes_and_gold(lake, {"a": 0} if labelled else {})
+    run_vote(lake, [GOAL])
+    add_model(lake, "label_model", "weak_labels", "label_model_id", {item: [1.0, 0.0, 0.0] for item in "abcd"})
+    assert by_name(report(lake))["goal"].estimated_accuracy == (1 if labelled else None)
+
+
 def test_pairs_that_say_the_same_are_named(lake: Lake) -> None:
     add_items(lake, {f"i{n:02}": ("goal game" if n < 12 else "goal") + (" vote" if n % 2 else "") for n in range(20)})
     run_vote(lake, [GOAL, GAME, VOTE])
