@@ -86,7 +86,7 @@ def measure(root: Path, seed: int) -> dict[Row, dict[str, float]]:
     with Lake(root / "lake", read_only=True) as lake, lake.read() as reader:
         data = read_training_data(reader, config)
         gold = read_gold(reader, project.evaluate_config).class_of
-    heads, without = data.heads(config), data.heads(config, weak=False)
+        heads, without = data.heads(config), data.heads(config, weak=False)
     assert isinstance(heads, OneVsRestHeads)
     assert isinstance(without, OneVsRestHeads)
     sets = truth([gold[item_id] for item_id in data.item_ids], len(config.classes), multi_label=True).astype(np.bool_)

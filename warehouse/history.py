@@ -41,10 +41,10 @@ class Comparison:
     Attributes:
         before: number of the first snapshot.
         after: number of the second.
-        changes: item_id, label_before, label_after, source_before, source_after, cause, reason; by item_id.
+        changes: item_id, label_before, label_after, source_before, source_after, cause, reason of labels that differ,
+            or are equal and people's in one of the snapshots only; by item_id.
         models: (stage, model before, its gold labels, model after, its gold labels) where they differ.
         functions: (name, version before, version after) where they differ; None where it has no votes.
-        confirmed: items whose predicted label people gave too, so that only its source changed.
         classes: (class_id, name before, name after) where they differ; None where there is no such class.
     """
 
@@ -53,12 +53,26 @@ class Comparison:
     changes: pa.Table
     models: list[tuple[str, str | None, int | None, str | None, int | None]]
     functions: list[tuple[str, str | None, str | None]]
-    confirmed: int
     classes: list[tuple[int, str | None, str | None]]
 
     def causes(self) -> list[tuple[str, int]]:
         """How many labels changed for each cause, the most frequent first."""
         return Counter(self.changes.column("cause").to_pylist()).most_common()
+
+    @property
+    def confirmed(self) -> int:
+        """Items whose predicted label people gave too, so that only its source changed."""
+        return self._equal().count("gold")
+
+    @property
+    def left_alone(self) -> int:
+        """Items whose label people gave and only a model gives now."""
+        return len(self._equal()) - self.confirmed
+
+    def _equal(self) -> list[str]:
+        """The later source of each label that is equal in both."""
+        rows = self.changes.select(["label_before", "label_after", "source_after"]).to_pylist()
+        return [row["source_after"] for row in rows if row["label_before"] == row["label_after"]]
 
 
 def snapshots(reader: Reader, *, limit: int | None = None) -> list[Snapshot]:
@@ -102,12 +116,11 @@ def compare(path: Path | Location, before: At, after: At = None) -> Comparison:
             models = connection.execute(_MODELS).fetchall()
             functions = connection.execute(_FUNCTIONS).fetchall()
             classes = connection.execute(_CLASSES).fetchall()
-            confirmed = connection.execute(_CONFIRMED).fetchone()
             stand_in(connection)  # not before: the views of `a` would read these temporary ones
             changes = taken(connection, connection.execute(_WHY).to_arrow_table)
     finally:
         connection.close()
-    return Comparison(first, second, changes, models, functions, int(confirmed[0]) if confirmed else 0, classes)
+    return Comparison(first, second, changes, models, functions, classes)
 
 
 _CHANGED = """
@@ -115,12 +128,7 @@ _CHANGED = """
            x.label_source AS source_before, y.label_source AS source_after
     FROM (SELECT item_id, label, label_source FROM a.training_set) x
     FULL JOIN (SELECT item_id, label, label_source FROM lake.training_set) y ON x.item_id = y.item_id
-    WHERE x.label IS DISTINCT FROM y.label
-"""
-
-_CONFIRMED = """
-    SELECT count(*) FROM a.training_set x JOIN lake.training_set y ON x.item_id = y.item_id
-    WHERE x.label = y.label AND x.label_source = 'predicted' AND y.label_source = 'gold'
+    WHERE x.label IS DISTINCT FROM y.label OR (x.label_source = 'gold') <> (y.label_source = 'gold')
 """
 
 _LATEST = "SELECT stage, model_id, gold_labels FROM {}.models QUALIFY row_number() OVER ({}) = 1"
@@ -197,6 +205,7 @@ _WHY = """
         WHEN 'item removed' THEN 'the item is gone'
         WHEN 'item added' THEN 'the item is new'
         WHEN 'text edited' THEN 'content ' || old_hash[:8] || ' became ' || new_hash[:8]
+            || if(old_gold IS NOT NULL AND new_gold IS NULL, '; the answer ' || old_gold || ' was of the former', '')
         WHEN 'gold given' THEN 'labelled ' || new_gold || ' by ' || coalesce(annotators, 'people')
         WHEN 'gold withdrawn' THEN 'the answer ' || old_gold || ' is no longer in force'
         WHEN 'gold changed' THEN 'people''s label ' || old_gold || ' became ' || new_gold || ' by '

@@ -5,6 +5,7 @@ Only the view `gold_labels` tells this file what people answered.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,12 +29,12 @@ class TrainingData:
     Attributes:
         item_ids: [N].
         train: [N] items that may be learned from; the others are only predicted.
-        vectors: [N, D].
+        read_vectors: reads `vectors`, as long as the snapshot is open.
         label_model_id: the latest label model, empty when there is none.
         probs: its weak labels [N, C]; zeros where an item has none.
         weights: [N] 1 for train items on which a function voted, else 0; all 0 where every weak label is for one class,
             or all are tied between the same, which tells no classes apart: a model of these says one of everything.
-        content: hash of all of this but the gold labels, and of the model's version.
+        content: hash of all of this but the gold labels (vectors by their texts), and of the model's version.
         gold: label by item, for train items with a vector.
         gold_left_out: gold labels of other items.
         texts: [N] where the end model trains itself, else none.
@@ -41,7 +42,7 @@ class TrainingData:
 
     item_ids: list[str]
     train: Bools
-    vectors: Vectors
+    read_vectors: Callable[[], Vectors]
     label_model_id: str
     probs: Floats
     weights: Floats
@@ -49,6 +50,21 @@ class TrainingData:
     gold: dict[str, Label]
     gold_left_out: int
     texts: list[str]
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """[N, D], read when first asked for: who learns nothing needs none, and a million take 30 s.
+
+        Raises:
+            DataError: one is not finite.
+        """
+        vectors_ND = self.read_vectors()
+        if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
+            raise DataError(
+                f"{len(bad)} vectors are not finite, such as that of item '{self.item_ids[bad[0]]}'. Embed these items "
+                "again."
+            )
+        return vectors_ND
 
     @cached_property
     def _map(self) -> FeatureMap:
@@ -99,10 +115,10 @@ class TrainingData:
 
 
 def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
-    """Vectors, the latest weak labels and the gold labels, from one snapshot.
+    """The latest weak labels and the gold labels of items that have a vector, from one snapshot.
 
     Raises:
-        DataError: a gold label or a weak label does not fit the classes, or a vector is not finite.
+        DataError: a gold label or a weak label does not fit the classes.
     """
     classes = len(config.classes)
     table = reader.arrow(
@@ -116,20 +132,19 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         [config.encoder_id],
     )
     item_ids: list[str] = table.column("item_id").to_pylist()
-    # By themselves: sorted beside their items, a million of 384 numbers take 4 GB more.
-    vectors_ND = reader.matrix_of(
-        table.column("item_id"),
-        """
-        SELECT i.item_id, v.vector
-        FROM items i
-        JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ? AND v.content_hash = i.content_hash
-        """,
-        [config.encoder_id],
-    )
-    if len(bad := np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))):
-        raise DataError(
-            f"{len(bad)} vectors are not finite, such as that of item '{item_ids[bad[0]]}'. Embed these items again."
+
+    def read_vectors() -> Vectors:
+        # By themselves: sorted beside their items, a million of 384 numbers take 4 GB more.
+        return reader.matrix_of(
+            table.column("item_id"),
+            """
+            SELECT i.item_id, v.vector
+            FROM items i
+            JOIN vectors v ON v.item_id = i.item_id AND v.encoder_id = ? AND v.content_hash = i.content_hash
+            """,
+            [config.encoder_id],
         )
+
     train_N = table.column("train").to_numpy().astype(np.bool_)
     votes_N = table.column("votes").to_numpy()
     probs_NC = np.zeros((len(item_ids), classes))
@@ -170,7 +185,7 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     return TrainingData(
         item_ids=item_ids,
         train=train_N,
-        vectors=vectors_ND,
+        read_vectors=read_vectors,
         label_model_id=label_model_id,
         probs=probs_NC,
         weights=weights_N,

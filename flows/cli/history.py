@@ -31,9 +31,11 @@ def show_diff(root: Path, before: str, after: str | None, limit: int, output: Pa
     """Print which labels changed between two snapshots and why; `output` takes all of them."""
     form = None if output is None else form_by_suffix(output)
     found = compare(warehouse_of(root), before, after)
+    changed = found.changes.num_rows - found.confirmed - found.left_alone
     out.print(
-        f"snapshot {found.before} to {found.after}: {counted(found.changes.num_rows, 'label')} changed, "
+        f"snapshot {found.before} to {found.after}: {counted(changed, 'label')} changed, "
         f"{counted(found.confirmed, 'prediction was', 'predictions were')} confirmed by people"
+        + (f", {found.left_alone:,} of people's labels only predicted now" if found.left_alone else "")
     )
     if output is not None:
         with new_file(output, force=force) as file:

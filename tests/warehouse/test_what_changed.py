@@ -95,6 +95,7 @@ def test_every_changed_label_has_the_cause_that_changed_it(lake: Lake) -> None:
         "i031": (CLASSES[1], CLASSES[2], "text edited"),
         "i033": (CLASSES[0], CLASSES[2], "votes changed"),
         "i040": (CLASSES[1], CLASSES[0], "gold given"),
+        "i041": (CLASSES[2], CLASSES[2], "gold given"),
         "i088": (CLASSES[1], None, "item removed"),
         "i089": (CLASSES[2], CLASSES[1], "model changed"),
         "n001": (None, CLASSES[0], "item added"),
@@ -105,14 +106,37 @@ def test_every_changed_label_has_the_cause_that_changed_it(lake: Lake) -> None:
     assert reasons["i030"] == "end model m2 became m9"
     assert found.models == [("end_model", "m2", 16, "m9", 20)]
     assert [(name, new_version) for name, _, new_version in found.functions] == [("lf_ship", "2")]
-    assert found.confirmed == 1
+    assert (found.confirmed, found.left_alone) == (1, 0)
     assert dict(found.causes())["model changed"] == 2
     backwards = compare(lake.path, after, before)
     assert backwards.changes.num_rows == found.changes.num_rows
+    assert (backwards.confirmed, backwards.left_alone) == (0, 1)
 
     withdrawn = commit(lake, "withdraw", answer("i040", -1, action="deleted"))
     [row] = compare(lake.path, after, withdrawn).changes.to_pylist()
     assert (row["cause"], row["label_before"], row["label_after"]) == ("gold withdrawn", CLASSES[0], CLASSES[1])
+
+
+def test_an_answer_lost_to_an_edit_is_named_though_the_model_says_the_same(lake: Lake) -> None:
+    with lake.read() as reader:
+        edited = reader.arrow(
+            """
+            SELECT i.* EXCLUDE (run_id, committed_at) REPLACE ('other' AS content_hash, now() AS changed_at)
+            FROM items i JOIN gold_labels g USING (item_id) JOIN latest_predictions p USING (item_id)
+            JOIN queue q ON q.item_id = i.item_id AND q.content_hash = i.content_hash
+            WHERE p.class_id = g.class_id ORDER BY item_id LIMIT 1
+            """
+        )
+        [item_id] = edited.column("item_id").to_pylist()
+        label = reader.scalar("SELECT label FROM gold_labels WHERE item_id = ?", [item_id])
+    before = lake.snapshot()
+    lost = compare(lake.path, before, commit(lake, "edit", Upsert("items", edited)))
+    [row] = lost.changes.to_pylist()
+    assert (row["item_id"], row["label_before"], row["label_after"], row["cause"]) == (
+        item_id, label, label, "text edited"
+    )  # fmt: skip
+    assert row["reason"].endswith(f"; the answer {label} was of the former")
+    assert (lost.confirmed, lost.left_alone) == (0, 1)
 
 
 def test_an_added_class_is_named(lake: Lake) -> None:

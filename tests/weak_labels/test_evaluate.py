@@ -400,3 +400,17 @@ class TestSettings:
     def test_classes_must_agree(self, small: SmallLake) -> None:
         with pytest.raises(SettingsError, match="same order"):
             evaluate(small.lake, small.evaluate_config(), EndModelConfig(classes=CLASSES[::-1], encoder_id="encoder-1"))
+
+
+def test_vectors_are_read_by_who_learns_from_them_alone(small: SmallLake) -> None:
+    two_cycles(small)
+    assert run_rivals(small).committed
+    with small.lake.read() as reader:
+        vectors = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM vectors")
+    nobody_can_learn = pa.array([[np.nan] * 8] * len(vectors), vectors.schema.field("vector").type)
+    place = vectors.schema.get_field_index("vector")
+    small.put(Upsert("vectors", vectors.set_column(place, "vector", nobody_can_learn)))
+    run(small)
+    run_rivals(small)
+    with pytest.raises(DataError, match="vectors are not finite, such as that of item"):
+        run_rivals(small, rival_seeds=3)

@@ -60,9 +60,9 @@ def said(small: SmallLake, config: EndModelConfig, *, gold: int) -> tuple[bytes,
     """The bits of what the end model says of all items after so many gold labels, and how it came about."""
     with small.lake.read() as reader:
         data = read_training_data(reader, config)
+        heads = data.heads(config)
     rows = np.arange(gold)
     truth = np.array([small.truth[data.item_ids[row]] for row in rows], np.int64)
-    heads = data.heads(config)
     learned = heads.learned(rows, np.eye(3, dtype=np.bool_)[truth] if config.multi_label else truth)
     return learned.model.predict_proba(heads.features).tobytes(), str(learned.detail)
 

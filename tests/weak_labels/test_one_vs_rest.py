@@ -147,8 +147,8 @@ def test_a_class_that_nobody_votes_for_sees_vectors_through_the_map_and_others_a
         _, stored = reader.matrix("SELECT item_id, probs FROM latest_predictions ORDER BY item_id")
         votes = dict(reader.rows("SELECT lf_name, map_from_entries(list((item_id, vote))) FROM lf_votes GROUP BY 1"))
         predictor = Predictor.of(reader, config)
+        mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
     rows, has = data.gold_rows, np.array([2 in label for label in data.gold.values()], np.int64)  # type: ignore[operator]
-    mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
     alone = EndModel.fit_gold(None, mapped[rows], has, 2)
     np.testing.assert_allclose(stored[:, 2], alone.predict_proba(mapped)[:, 1], rtol=1e-6)
     plain = OneVsRestHeads.fit(config, Sight.plain(8), data.vectors, data.train, data.probs, data.weights)

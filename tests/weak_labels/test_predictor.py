@@ -79,19 +79,19 @@ def test_vectors_are_seen_as_they_are_too_where_weak_labels_teach(small: SmallLa
     config = replace(small.end_config, self_training=self_training)
     with small.lake.read() as reader:
         data = read_training_data(reader, config)
-    mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
-    assert not np.array_equal(mapped, data.vectors)
-    heads = data.heads(config)
-    assert isinstance(heads, Heads)
-    plain, through_the_map = heads.sight.views(heads.features)
-    seen = heads.features[: len(data.vectors)]
-    assert np.array_equal(seen[:, plain], data.vectors)
-    assert np.array_equal(seen[:, through_the_map], mapped)
-    assert len(heads.weak["linear"]) == 2
-    for alone in (data.heads(config, weak=False), replace(data, weights=np.zeros_like(data.weights)).heads(config)):
-        assert isinstance(alone, Heads)
-        assert np.array_equal(alone.features, mapped)
-        assert not alone.weak["linear"]
+        mapped = FeatureMap.fit(data.vectors[data.train]).of(data.vectors)
+        assert not np.array_equal(mapped, data.vectors)
+        heads = data.heads(config)
+        assert isinstance(heads, Heads)
+        plain, through_the_map = heads.sight.views(heads.features)
+        seen = heads.features[: len(data.vectors)]
+        assert np.array_equal(seen[:, plain], data.vectors)
+        assert np.array_equal(seen[:, through_the_map], mapped)
+        assert len(heads.weak["linear"]) == 2
+        for alone in (data.heads(config, weak=False), replace(data, weights=np.zeros_like(data.weights)).heads(config)):
+            assert isinstance(alone, Heads)
+            assert np.array_equal(alone.features, mapped)
+            assert not alone.weak["linear"]
 
 
 def test_it_stays_what_was_learned_and_knows_when_it_is_behind(small: SmallLake) -> None:
