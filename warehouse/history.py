@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from warehouse.connection import attach_statement
 from warehouse.interrupts import stopped_with_us, taken
@@ -71,8 +73,9 @@ class Comparison:
 
     def _equal(self) -> list[str]:
         """The later source of each label that is equal in both."""
-        rows = self.changes.select(["label_before", "label_after", "source_after"]).to_pylist()
-        return [row["source_after"] for row in rows if row["label_before"] == row["label_after"]]
+        changes = self.changes
+        equal = changes.filter(pc.equal(changes.column("label_before"), changes.column("label_after")))
+        return cast(list[str], equal.column("source_after").to_pylist())
 
 
 def snapshots(reader: Reader, *, limit: int | None = None) -> list[Snapshot]:
