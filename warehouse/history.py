@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from warehouse.compute import pc
 from warehouse.connection import attach_statement
 from warehouse.interrupts import stopped_with_us, taken
 from warehouse.location import Location
