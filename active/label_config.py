@@ -52,8 +52,8 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
 {hint}  <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
-  <Header value="The sign beside a class is its key{keyless}. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
-what you cannot tell." size="6" style="{small}; margin: 1rem 0 0"/>
+  <Header value="The sign beside a class is its key{keyless}. Ctrl+Enter submits, on a Mac Command+Enter. Skip \
+(Ctrl+Space) what you cannot tell." size="6" style="{small}; margin: 1rem 0 0"/>
   <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>
 </View>
 """
