@@ -21,6 +21,8 @@ _IN_COLUMNS = 10
 """Classes with long names, from which on they stand in two columns: more are not in sight on a laptop."""
 _MANY = 15
 """Classes from which on a long text gets a smaller box and rows are closer, so that they stay in sight on a laptop."""
+_KEYS = 33
+"""Keys that Label Studio 1.23.2 has for choices; further classes have none."""
 _COLUMN_REM = 24.0
 """Width from which two fit beside each other on a laptop; a longer name takes two lines there."""
 _LETTER_REM = 0.46
@@ -50,8 +52,8 @@ grid-template-columns: repeat(auto-fill, minmax(min(100%, {column}rem), 1fr)); }
 {hint}  <Choices name="{choices}" toName="{text}" {kind} showInline="{inline}">
 {options}
   </Choices>
-  <Header value="The sign beside a class is its key. Ctrl+Enter submits, on a Mac Command+Enter. Skip (Ctrl+Space) \
-what you cannot tell." size="6" style="{small}; margin: 1rem 0 0"/>
+  <Header value="The sign beside a class is its key{keyless}. Ctrl+Enter submits, on a Mac Command+Enter. Skip \
+(Ctrl+Space) what you cannot tell." size="6" style="{small}; margin: 1rem 0 0"/>
   <Header value="Why this one: $reason" size="6" style="{small}; margin: 0.5rem 0 0"/>
 </View>
 """
@@ -130,7 +132,7 @@ class Page:
 def label_config(page: Page) -> str:
     """The labeling page for a choice among the classes.
 
-    Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on.
+    Label Studio gives the choices their keys itself: 1 to 9, then 0, q, w, e and so on, as far as they reach.
     """
     many = len(page.classes) >= _MANY
     height = 30 if page.image or many else 50
@@ -158,6 +160,7 @@ def label_config(page: Page) -> str:
         inline="false" if below else "true",
         column=min(_COLUMN_REM, round(_AROUND_REM + longest * _LETTER_REM, 2)),
         options=options,
+        keyless="; click a class that has none" if len(page.classes) > _KEYS else "",
         small=_SMALL,
     )
 

@@ -324,10 +324,10 @@ def show_suspects(root: Path, limit: int, format: str = "table") -> None:
     found = [s for s in judged if s.suspicion > SUSPICIOUS]
     columns = ["suspicion", "item", "labelled", "rather", "text"]
     rows = [(s.suspicion, s.item_id, *_given_and_rather(s, classes), texts[s.item_id]) for s in found[:limit]]
-    if format == "table":
+    if format == "table" and rows:
         shown = [(f"{row[0]:.2f}", *row[1:-1], excerpt(row[-1], 70)) for row in rows]
         print_table(columns, shown, title="labels to look at again" + mark)
-    else:
+    elif format != "table":
         write = write_csv if format == "csv" else write_json
         write(sys.stdout, columns, rows)
     if not judged:

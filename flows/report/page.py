@@ -322,6 +322,7 @@ def _map(items: MapItems, classes: Sequence[str]) -> dict[str, Any]:
         "plot": plots.both(partial(plots.item_map, points, ranks)),
         "json": Markup(text.script_json({"points": data, "names": full})),  # noqa: S704 - escaped by script_json
         "legend": legend,
+        "grey": max(0, len(ranks) - plots.STYLES),
         "shown": len(data),
         "embedded": items.embedded,
         "selected": sum(1 for c in cycles if c),

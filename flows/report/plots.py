@@ -17,7 +17,8 @@ from flows.report.text import count, score
 
 WIDE, NARROW = 880, 358
 FEW_DOTS = 400  # fewer dots are drawn larger
-COLOURS = 10  # colours of report.css; classes 11 to 20 repeat them with squares, later ones are "other"
+COLOURS = 10  # colours of report.css; classes 11 to 20 repeat them with squares, later ones are grey
+STYLES = 2 * COLOURS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,8 +214,8 @@ class MapPoints:
 
 
 def class_style(rank: int) -> str:
-    """Class name of the colour and shape of the class with this rank by size; `none` beyond twice the colours."""
-    return f"k{rank % COLOURS}{' square' if rank >= COLOURS else ''}" if 0 <= rank < 2 * COLOURS else "none"
+    """Class name of the colour and shape of the class with this rank by size; `none` beyond `STYLES`."""
+    return f"k{rank % COLOURS}{' square' if rank >= COLOURS else ''}" if 0 <= rank < STYLES else "none"
 
 
 def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
@@ -237,6 +238,7 @@ def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
         )
         style = class_style(ranks.get(class_id, -1))
         parts.append(element("path", {"d": dots, "class": f"cloud {style}{few}", "data-class": class_id}))
+    parts += _class_names(points, ranks, spots, (width, height))
     numbered = width >= WIDE
     radius = 7.5 if numbered else 3.5
     for i, cycle in enumerate(points.cycles):
@@ -246,7 +248,6 @@ def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
             parts.append(element("circle", {**ring, "class": f"ring {style}", "data-class": points.classes[i]}))
             if numbered:
                 parts.append(text(spots[i][0], spots[i][1] + 3, str(cycle), "ring-number", "middle"))
-    parts += _class_names(points, ranks, spots, (width, height))
     parts.append(element("circle", {"class": "here", "r": radius + 3, "cx": -99.0, "cy": -99.0}))
     chosen = sum(1 for c in points.cycles if c)
     label = f"Map of {count(len(spots))} items coloured by predicted class; {count(chosen)} selected items are ringed"
@@ -256,22 +257,31 @@ def item_map(points: MapPoints, ranks: Mapping[int, int], width: int) -> Markup:
 def _class_names(
     points: MapPoints, ranks: Mapping[int, int], spots: Sequence[tuple[float, float]], size: tuple[int, int]
 ) -> list[str]:
-    """Names of the classes at the middle of their items, largest class first, where they do not cover each other."""
+    """Names of the classes among their items, largest class first, where they cover no other name and fewest rings.
+
+    Rings are drawn above the names, so that no selected item is hidden where there is no free place. A name stands on
+    one of the half of its items that is nearest to their median: on an item, since a class may have several groups.
+    With one place alone a large class could be left without its name, and a smaller one have it.
+    """
+    rings = np.asarray([spots[i] for i, cycle in enumerate(points.cycles) if cycle]).reshape(-1, 2)
     placed: list[tuple[float, float, float]] = []
     parts: list[str] = []
     for class_id, _ in sorted(ranks.items(), key=lambda pair: pair[1]):
         own = np.asarray([spots[i] for i, c in enumerate(points.classes) if c == class_id])
         if len(own) < 3:
             continue
-        # The member nearest to the median lies among the items even where the class has several groups.
-        middle = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
         half = 4.2 * len(points.names[class_id]) + 4
-        at_x = float(np.clip(middle[0], half, size[0] - half))
-        at_y = float(np.clip(middle[1], 18, size[1] - 8))
-        if any(abs(at_x - px) < half + ph and abs(at_y - py) < 18 for px, py, ph in placed):
-            continue
-        placed.append((at_x, at_y, half))
-        parts.append(text(at_x, at_y + 4, points.names[class_id], "class-name", "middle"))
+        nearest = np.argsort(((own - np.median(own, axis=0)) ** 2).sum(axis=1), kind="stable")[: -(-len(own) // 2)]
+        free = [
+            (x, y)
+            for x, y in np.clip(own[nearest], (half, 18), (size[0] - half, size[1] - 8)).tolist()
+            if not any(abs(x - px) < half + ph and abs(y - py) < 18 for px, py, ph in placed)
+        ]
+        if free:
+            covered = [(np.abs(rings - at) < (half, 16)).all(axis=1).sum() for at in free]
+            x, y = free[int(np.argmin(covered))]
+            placed.append((x, y, half))
+            parts.append(text(x, y + 4, points.names[class_id], "class-name", "middle"))
     return parts
 
 

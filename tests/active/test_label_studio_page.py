@@ -160,7 +160,7 @@ def test_an_annotator_needs_no_scrolling_to_answer(studio: StudioInfo, service: 
             text = driver.find_element(By.CSS_SELECTOR, ".lsf-richtext__container").rect
             assert text["width"] > 0.75 * min(width, 900)
             page = driver.find_element(By.TAG_NAME, "body").text
-            assert "Ctrl+Enter submits" in page
+            assert "its key. Ctrl+Enter submits" in page
             assert "change it where it is wrong" in page
 
 
@@ -193,6 +193,8 @@ def test_many_classes_stand_in_columns(studio: StudioInfo, service: LabelStudioS
         assert rows < 12
         assert len({choice["x"] for choice in choices}) == -(-len(classes) // rows)
         assert len({choice["height"] for choice in choices}) == 1, "a name does not fit in its column"
+        assert len(driver.find_elements(By.CSS_SELECTOR, "label .lsf-hint")) == 33, "as many keys as Label Studio has"
+        assert "its key; click a class that has none. Ctrl+Enter" in driver.find_element(By.TAG_NAME, "body").text
 
 
 def test_texts_from_right_to_left_begin_on_the_right_and_a_task_of_the_list_fits_a_phone(

@@ -158,4 +158,6 @@ def test_where_no_label_can_be_judged_it_is_said_why(tmp_path: Path, capsys: pyt
     with Lake(root / "lake") as lake:
         ingest(lake, Project(root).ingest_config)
     assert run_command(["suspects", "--project", str(root)]) == 0
-    assert "There is no label of an embedded train item to judge yet." in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out == "", "no table without a row"
+    assert "There is no label of an embedded train item to judge yet." in told.err

@@ -8,7 +8,7 @@ import pytest
 
 from flows.report.facts import Point
 from flows.report.layout import lay_out
-from flows.report.plots import WIDE, Curve, learning_curve
+from flows.report.plots import WIDE, Curve, MapPoints, item_map, learning_curve
 from flows.report.story import axis_note
 
 
@@ -60,3 +60,23 @@ def test_equal_vectors_have_places_too(n: int) -> None:
     assert method == "PCA"
     assert places.shape == (n, 2)
     assert np.isfinite(places).all()
+
+
+NAME_ON_MAP = r'<text x="([\d.]+)" y="([\d.]+)" class="class-name" text-anchor="middle">([^<]+)<'
+
+
+def test_names_on_the_map_leave_rings_in_sight_and_a_small_class_takes_no_place_of_a_large_one() -> None:
+    row = [(0.05 * n, 0.5) for n in range(21)]  # of the largest class, whose middle is ringed
+    column = [(0.5, 0.05 * n) for n in range(21)]  # of the second, with the same middle
+    places = np.asarray([*row, *column, (0.1, 0.9), (0.1, 0.92), (0.1, 0.94)])
+    classes = [0] * 21 + [1] * 21 + [2] * 3
+    cycles = [int(n in (10, 43)) for n in range(45)]
+    points = MapPoints(places=places, classes=classes, cycles=cycles, names={0: "largest", 1: "second", 2: "small"})
+    drawn = item_map(points, {0: 0, 1: 1, 2: 2}, WIDE)
+    names = {name: (float(x), float(y) - 4) for x, y, name in re.findall(NAME_ON_MAP, drawn)}
+    middle, tight = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="7.5"', drawn)]
+    assert names.keys() == {"largest", "second", "small"}
+    for name in ("largest", "second"):
+        assert max(abs(names[name][0] - middle[0]) / 35, abs(names[name][1] - middle[1]) / 15) > 1, name
+    assert abs(names["small"][1] - tight[1]) < 15, "there is no free place"
+    assert drawn.rindex("class-name") < drawn.index('class="ring'), "so the ring is drawn above the name"

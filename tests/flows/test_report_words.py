@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.report import story, text
+from flows.report import plots, story, text
 from flows.report.facts import Facts, Point, read_facts
 from flows.report.page import neighbours, write_report
 from tests.flows import report_lake
@@ -256,3 +256,12 @@ def test_a_figure_stays_behind_a_class_that_is_read_from_the_right(tmp_path: Pat
     assert "the commonest mistake is <bdi>ship &lt;b&gt;&amp;</bdi> read as <bdi>شكوى</bdi> (2)." in page
     assert "\u2068" not in page
     assert "⟨U+2068⟩" not in page
+
+
+def test_classes_without_a_colour_on_the_map_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "; grey: the 1 smallest class; a click on a name shows its class alone."
+    with report_lake.full_lake(tmp_path / "lake") as lake:
+        page = write_report(lake, tmp_path / "report.html", title="t", classes=())
+        assert "; grey:" not in page.read_text("utf-8")
+        monkeypatch.setattr(plots, "STYLES", 2)
+        assert told in write_report(lake, tmp_path / "report.html", title="t", classes=()).read_text("utf-8")

@@ -118,14 +118,13 @@ def test_labels_to_look_at_again_name_the_class(
 ) -> None:
     show_suspects(run, 5)
     told = capsys.readouterr()
-    _, header, *rows = told.out.splitlines()
-    assert header == "suspicion\titem\tlabelled\trather\ttext"
-    assert all(float(row.split("\t")[0]) < 0.55 for row in rows), "the others are rather right"
+    assert all(float(row.split("\t")[0]) < 0.55 for row in told.out.splitlines()[2:]), "the others are rather right"
     assert re.search(r"contradict none of [\d,]+ labels|^1 of [\d,]+ labels is contradicted", told.err)
     monkeypatch.setattr("active.quality.SUSPICIOUS", 0.0)
     show_suspects(run, 5)
     table = capsys.readouterr().out
     assert "labels to look at again" in table
+    assert table.splitlines()[1] == "suspicion\titem\tlabelled\trather\ttext"
     assert any(f"{word} '{name}'" in table for word in ("with", "without") for name in CLASSES)
 
 
