@@ -259,7 +259,7 @@ def test_a_figure_stays_behind_a_class_that_is_read_from_the_right(tmp_path: Pat
 
 
 def test_classes_without_a_colour_on_the_map_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "; grey: the 1 smallest class; a click on a name shows its class alone."
+    told = "; grey: 1 smaller class; a click on a name shows its class alone."
     with report_lake.full_lake(tmp_path / "lake") as lake:
         page = write_report(lake, tmp_path / "report.html", title="t", classes=())
         assert "; grey:" not in page.read_text("utf-8")
