@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse.away import close, server_fault
-from warehouse.compute import pc
 from warehouse.errors import DataError, SettingsError, WarehouseError
 from warehouse.forked import refuse_copy, refuse_of_another_process
 from warehouse.hold import Hold
@@ -248,11 +247,13 @@ class Reader:
             DataError: the vectors differ in length.
         """
         matrix, filled = np.empty((len(ids), 0), np.float32), 0
+        # Not `pc.index_in`, which hashes all ids anew for each batch: half a second each of a million.
+        places = {item_id: place for place, item_id in enumerate(ids.to_pylist())}
         with self._turn:
             for batch in self.batches(sql, params, rows=PLACED_BATCH_ROWS):
                 part = list_column_to_matrix(batch.column(1), what=batch.column_names[1])
                 matrix = _as_wide(matrix, part, filled, what=batch.column_names[1])
-                matrix[pc.index_in(batch.column(0), value_set=ids).to_numpy()] = part
+                matrix[[places[item_id] for item_id in batch.column(0).to_pylist()]] = part
                 filled += len(part)
         assert filled == len(ids), f"{filled} vectors read, {len(ids)} ids given"
         return matrix
