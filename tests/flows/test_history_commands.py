@@ -55,6 +55,11 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 90
 
+    assert ask(project, "diff", "6", "14") == 0
+    assert ": 0 labels changed, 16 predictions were confirmed by people\n" in capsys.readouterr().out
+    assert ask(project, "diff", "14", "6") == 0
+    assert ": 0 labels changed, 0 predictions were confirmed by people, 16 of people's" in capsys.readouterr().out
+
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
     assert "90 rows" in told
