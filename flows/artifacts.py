@@ -122,7 +122,7 @@ def _stages(summary: RunSummary) -> Rows:
             "stage": result.stage,
             "rows read": result.rows_read,
             "rows written": rows_in_words(result.rows_written),
-            "counts": ", ".join(f"{k} {v:,}" for k, v in result.detail.items() if isinstance(v, int) and v),
+            "counts": ", ".join(f"{key} {n}" for key, n in result.counted().items()),
             "seconds": round(result.seconds, 1),
         }
         for result in summary.results

@@ -111,21 +111,24 @@ def curve_picture(curve: Rows) -> str:
 
 
 def functions(report: Report) -> list[tuple[str, Rows, str]]:
-    """Labeling functions, equal pairs of them and disagreements: name, rows and description of each."""
+    """Labeling functions, equal pairs of them and disagreements: name, rows and description of each.
+
+    The columns that may be long stand last: Prefect's page shows the first six hundred pixels of a table.
+    """
     rows: Rows = [
         {
             "function": f.name,
-            "votes for": ", ".join(f.polarity),
             "coverage": round(f.coverage, 4),
-            "overlap": round(f.overlap, 4),
-            "conflict": "" if f.conflict is None else round(f.conflict, 4),
-            "gold votes": f.gold_votes,
             "accuracy": ""
             if f.accuracy is None
             else f"{f.accuracy:.3f} ({f.accuracy_low:.2f} to {f.accuracy_high:.2f})",
             "estimated accuracy": "" if f.estimated_accuracy is None else round(f.estimated_accuracy, 3),
+            "gold votes": f.gold_votes,
+            "overlap": round(f.overlap, 4),
+            "conflict": "" if f.conflict is None else round(f.conflict, 4),
             "gain": "" if f.gain is None else round(f.gain, 4),
             "faults": f.faults,
+            "votes for": ", ".join(f.polarity),
         }
         for f in report.functions
     ]
@@ -137,9 +140,9 @@ def functions(report: Report) -> list[tuple[str, Rows, str]]:
         {
             "disagree with": d.against,
             "item": d.item_id,
-            "votes": ", ".join(f"{name}: {label}" for name, label in d.votes.items()),
             "model": d.predicted,
             "people": d.gold,
+            "votes": ", ".join(f"{name}: {label}" for name, label in d.votes.items()),
             "text": d.text,
         }
         for d in report.disagreements

@@ -137,9 +137,7 @@ def stage_task(project: str, stage: str) -> State[None]:
 def words_of(result: StageResult) -> str:
     """What a stage did, on one line."""
     written = rows_in_words(result.rows_written)
-    # Where nothing was new, the counts are those of the last time that something was.
-    told = result.detail if result.committed else {}
-    counts = ", ".join(f"{key} {n:,}" for key, n in told.items() if isinstance(n, int) and n)
+    counts = ", ".join(f"{key} {n}" for key, n in result.counted().items())
     read = f"{result.rows_read:,} rows read, " if result.rows_read else ""
     said = f"{read}{written} written" if written else "nothing new"
     # It may quote a record: one that holds a line end would write a line of its own into the log.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from warehouse.reader import Reader
+from warehouse.rounding import three_decimals
 
 if TYPE_CHECKING:
     from warehouse.lake import Lake
@@ -43,6 +44,13 @@ class StageResult:
     rows_written: Mapping[str, int] = field(default_factory=dict[str, int])
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seconds: float = 0.0
+
+    def counted(self) -> dict[str, str]:
+        """The counts of this call, in words; none where all was done before, since `detail` then tells of that time."""
+        if self.token and not self.committed:
+            return {}
+        counts = {key.replace("_", " "): n for key, n in self.detail.items() if isinstance(n, int | float) and n}
+        return {key: f"{n:,}" if isinstance(n, int) else three_decimals(n) for key, n in counts.items()}
 
 
 @dataclass(frozen=True, slots=True)

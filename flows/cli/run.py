@@ -23,7 +23,6 @@ from flows.prefect_server import (
     prefect_api,
 )
 from warehouse import ServiceError, StageResult
-from warehouse.rounding import three_decimals
 from warehouse.schema import rows_in_words
 
 if TYPE_CHECKING:
@@ -107,11 +106,10 @@ class Announcer:
         if result.stage == "ingest":
             self._passes += 1
             say(f"pass {self._passes}")
-        counts = {key.replace("_", " "): n for key, n in result.detail.items() if isinstance(n, int | float) and n}
-        if not result.committed and not (result.stage == "annotate" and counts):
+        shown = result.counted()
+        if not result.committed and not shown:
             return
         written = rows_in_words({table: n for table, n in result.rows_written.items() if table != "models"})
-        shown = {key: f"{n:,}" if isinstance(n, int) else three_decimals(n) for key, n in counts.items()}
         told, took = ", ".join(f"{key} {n}" for key, n in shown.items()), f"({result.seconds:.1f} s)"
         line = f"  {result.stage:<12}{written:<28}  {told}  {took}"
         if fitted(line) == line:

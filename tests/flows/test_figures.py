@@ -56,18 +56,23 @@ from types import SimpleNamespace
 import flows.artifacts as artifacts
 from flows.stages import RunSummary
 from tests.flows import report_lake
+from warehouse import StageResult
+detail = {"items": 1200, "items_covered": 0, "share of doubt best label removes": 0.2501}
+before = StageResult(stage="value", token="t", committed=False, detail=detail)
+now = StageResult(stage="value", token="t", committed=True, detail=detail, rows_written={"values": 1200})
+RESULTS = [before, StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": 3}), now]
 made = {}
-artifacts.create_table_artifact = lambda table, key, description: made.update({key: ["", description]})
+artifacts.create_table_artifact = lambda table, key, description: made.update({key: [table, description]})
 artifacts.create_markdown_artifact = lambda markdown, key, description: made.update({key: [markdown, description]})
 with report_lake.full_lake(Path(sys.argv[1])) as lake:
     settings = SimpleNamespace(project=SimpleNamespace(name="p"))
-    artifacts.publish_run(SimpleNamespace(lake=lake, settings=settings), RunSummary(passes=1, results=[]))
+    artifacts.publish_run(SimpleNamespace(lake=lake, settings=settings), RunSummary(passes=1, results=RESULTS))
 print(json.dumps(made))
 """
 
 
-def test_the_picture_of_the_curve_stands_alone_and_with_the_words_of_its_table(tmp_path: Path) -> None:
-    """Below an image artifact its address would stand, of kilobytes and across the page."""
+def test_what_a_run_leaves_in_prefects_view(tmp_path: Path) -> None:
+    """The picture of the curve stands alone: below an image artifact its address would stand, of kilobytes."""
     command = [sys.executable, "-c", PUBLISHES, str(tmp_path / "lake")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -76,6 +81,12 @@ def test_the_picture_of_the_curve_stands_alone_and_with_the_words_of_its_table(t
     assert re.fullmatch(r"!\[Learning curve\]\(data:image/svg\+xml;base64,[A-Za-z0-9+/=]+\)", picture)
     assert words == made["p-learning-curve"][1]
     assert words.endswith("16 of the present labels are the simulated annotator's.")
+    stages = [(row["stage"], row["rows written"], row["counts"]) for row in made["p-stages"][0]]
+    assert stages == [  # of a stage that found nothing new, what it counted the last time is not what this run did
+        ("value", "", ""),
+        ("annotate", "", "simulated answers 3"),
+        ("value", "1,200 values", "items 1,200, share of doubt best label removes 0.250"),
+    ]
 
 
 TEXTS = [
