@@ -87,7 +87,7 @@ class PoolGraph:
 
     Attributes:
         vectors: [N, D] float32 unit rows.
-        starts: [N] the edges of item n are `starts[n]` up to `starts[n + 1]`.
+        starts: [N + 1] the edges of item n are `starts[n]` up to `starts[n + 1]`.
         owners: [E] the item an edge starts from.
         rows: [E] the item it leads to.
         weights: [E] cosine of the two, 0 to 1; 1 for an item with itself.
@@ -143,7 +143,7 @@ class PoolGraph:
         edges = one_way.maximum(one_way.T.tocsr())
         owners = np.repeat(np.arange(count), np.diff(edges.indptr))
         weights = np.where(edges.data > SMALLEST, edges.data, 0.0).astype(np.float64)
-        starts, leads = edges.indptr[:-1].astype(np.int64), edges.indices.astype(np.int64)
+        starts, leads = edges.indptr.astype(np.int64), edges.indices.astype(np.int64)
         return cls(vectors, starts, owners, leads, weights, np.empty(0, np.uint64) if keys is None else keys)
 
     @classmethod
@@ -175,7 +175,15 @@ class PoolGraph:
         chosen[taken] = True
         return self._per_item(np.maximum, np.where(chosen[self.rows], self.weights, 0.0))
 
-    def gain(self, cover: Floats, weight: Floats) -> Floats:
+    def cover_more(self, cover: Floats, row: int) -> Rows:
+        """Take one item more into a `cover` [N], in place; the items whose `gain` that changes, each once."""
+        edges = self._edges(np.array([row]))
+        closer = self.weights[edges] > cover[self.rows[edges]]
+        reached = self.rows[edges][closer]
+        cover[reached] = self.weights[edges][closer]
+        return np.unique(self.rows[self._edges(reached)])
+
+    def gain(self, cover: Floats, weight: Floats, of: Rows | None = None) -> Floats:
         """What each item would add to the cover of all, itself included.
 
         The marginal gain of the weighted facility-location function, which is submodular: as the cover grows it only
@@ -184,13 +192,20 @@ class PoolGraph:
         Args:
             cover: [N] of `cover`.
             weight: [N] how much the cover of each item counts.
+            of: places of the items that are wanted [M]; all when left out.
 
         Returns:
-            [N], 0 or more.
+            [M], 0 or more, the same bits for any `of`.
 
         Source: Wei, Iyer, Bilmes (2015), Submodularity in Data Subset Selection and Active Learning, section 4.
         """
-        return self._per_item(np.add, weight[self.rows] * np.maximum(self.weights - cover[self.rows], 0.0))
+        edges = slice(None) if of is None else self._edges(of)
+        rows, weights = self.rows[edges], self.weights[edges]
+        added = weight[rows] * np.maximum(weights - cover[rows], 0.0)
+        if of is None:
+            return self._per_item(np.add, added)
+        ends = np.cumsum(self.starts[of + 1] - self.starts[of])
+        return np.add.reduceat(added, np.concatenate([[0], ends[:-1]])) if len(of) else np.zeros(0)
 
     def speaks_for(self, cover: Floats) -> Rows:
         """How many other items each one is closer to than any taken item is. [N]."""
@@ -247,10 +262,14 @@ class PoolGraph:
 
     def around(self, row: int, edges: Bools) -> Rows:
         """The items that these edges [E] lead to from one item."""
-        end = self.starts[row + 1] if row + 1 < len(self) else len(self.rows)
-        part = slice(int(self.starts[row]), int(end))
+        part = slice(int(self.starts[row]), int(self.starts[row + 1]))
         return self.rows[part][edges[part]]
+
+    def _edges(self, rows: Rows) -> Rows:
+        """The places of the edges of some items, item by item."""
+        starts, counts = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
+        return np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
 
     def _per_item(self, fold: np.ufunc, values: Floats) -> Floats:
         # Every item has an edge to itself, so no stretch is empty, which reduceat would get wrong.
-        return fold.reduceat(values, self.starts) if len(self) else np.zeros(0)
+        return fold.reduceat(values, self.starts[:-1]) if len(self) else np.zeros(0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from active.graph import Floats, PoolGraph
+from active.graph import Floats, PoolGraph, Rows
 from active.pool import Pool
 
 COVERAGE_WORTH = 3.0
@@ -63,11 +63,11 @@ class Estimate:
             share=representative_share(pool),
         )
 
-    def representativeness(self, cover: Floats) -> Floats:
-        """Share of the largest possible gain that each item still has [N], 0 to 1; see `PoolGraph.gain`."""
-        return self.graph.gain(cover, self.class_weight) / self.largest_gain
+    def representativeness(self, cover: Floats, of: Rows | None = None) -> Floats:
+        """Share of the largest possible gain that each item still has, 0 to 1; arguments as in `PoolGraph.gain`."""
+        return self.graph.gain(cover, self.class_weight, of) / self.largest_gain
 
-    def worth(self, cover: Floats, redundancy: Floats) -> Floats:
+    def worth(self, typical: Floats, redundancy: Floats) -> Floats:
         """The value of each item, 0 to 1.
 
             r^s * (u + 0.3 d (1 - u))^(1 - s) * (1 - x^4)
@@ -78,14 +78,14 @@ class Estimate:
         of a labelled or queued item is worth 0. The value never rises as more is taken.
 
         Args:
-            cover: [N] of `PoolGraph.cover`.
+            typical: [N] of `representativeness`.
             redundancy: [N] of `PoolGraph.nearest`.
 
         Source: the product of doubt and representativeness is the information density of Settles, Craven (2008), An
         Analysis of Active Learning Strategies for Sequence Labeling Tasks, section 3.4.
         """
         doubt = self.uncertainty + CONTRADICTION * self.disagreement * (1.0 - self.uncertainty)
-        mixed = self.representativeness(cover) ** self.share * doubt ** (1.0 - self.share)
+        mixed = typical**self.share * doubt ** (1.0 - self.share)
         return mixed * (1.0 - redundancy**REDUNDANCY_POWER)
 
 

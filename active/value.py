@@ -245,7 +245,7 @@ def estimate_values(lake: Lake, index: VectorIndex, config: ValueConfig, progres
         gains = np.where(redundancy < NEAR_DUPLICATE, known.gains, 0.0)
         value = shares(gains, rows)
         if estimate is not None:
-            value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(cover, redundancy), 0.0)
+            value = np.where(redundancy < NEAR_DUPLICATE, estimate.worth(typical, redundancy), 0.0)
         elif pool.all_alike:
             value = np.where(redundancy < NEAR_DUPLICATE, unlikeness(redundancy), 0.0)
         settled = gains / known.doubt if known.doubt > 0 else gains

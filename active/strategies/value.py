@@ -28,9 +28,11 @@ def pick_value(situation: Situation, batch: int) -> Pick:
     weight = np.ones(len(situation.pool)) if seconds is None else seconds.min() / seconds
     if (estimate := taught(situation.pool, graph)) is not None:
         cover = graph.cover(situation.pool.taken)
+        typical = estimate.representativeness(cover)
         while pick.wants(batch):
-            row = pick.take(estimate.worth(cover, pick.nearest) * weight)
-            cover = np.maximum(cover, graph.cover(np.array([row])))
+            row = pick.take(estimate.worth(typical, pick.nearest) * weight)
+            touched = graph.cover_more(cover, row)
+            typical[touched] = estimate.representativeness(cover, touched)
         return pick.done()
     if situation.pool.all_alike:
         while pick.wants(batch):

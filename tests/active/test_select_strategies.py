@@ -338,9 +338,10 @@ class TestValue(StrategyContract):
             given = situation(vectors, probabilities(N), labelled=NONE, queued=queued)
             return STRATEGIES["value"](replace(given, pool=replace(given.pool, weak=votes, votes=votes)), batch)
 
-        two = picked(2, NONE)
-        then = picked(1, two.rows[:1])
-        assert (then.rows[0], then.values[0]) == (two.rows[1], pytest.approx(two.values[1]))
+        batch = picked(6, NONE)
+        for count in range(1, 6):
+            then = picked(1, batch.rows[:count])
+            assert (then.rows[0], then.values[0]) == (batch.rows[count], pytest.approx(batch.values[count]))
 
     def test_while_many_labels_are_the_same_the_farthest_from_all_of_them_is_asked_about(self) -> None:
         """Twenty labels of the large cluster, and one item far from it: the value of its pick is its distance."""

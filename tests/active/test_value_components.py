@@ -55,6 +55,29 @@ def test_every_unlabelled_train_item_gets_a_value_between_0_and_1(lake: Lake, tm
     assert not estimate_values(lake, pool.index(), ValueConfig()).committed
 
 
+def test_a_cover_that_grows_item_by_item_is_that_of_all_to_the_last_bit() -> None:
+    """What a pick adds is worked out anew where it changed alone: a gain of a million items for each took 1.5 s."""
+    generator = np.random.default_rng(0)
+    vectors = unit(generator.standard_normal((400, 8)).astype(np.float32))
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -2.0)
+    rows = np.argsort(-similarity, axis=1)[:, :6]
+    rows[7] = rows[8, 2:4] = -1  # with few neighbours or none of its own
+    graph = PoolGraph.build(vectors, np.take_along_axis(similarity, rows, axis=1), rows)
+    weight = generator.random(400)
+    cover = graph.cover(rows[:0, 0])
+    gain = graph.gain(cover, weight)
+    taken = generator.permutation(400)[:60]
+    for count, row in enumerate(taken.tolist(), start=1):
+        touched = graph.cover_more(cover, row)
+        before, gain[touched] = gain.copy(), graph.gain(cover, weight, touched)
+        assert (cover == graph.cover(taken[:count])).all()
+        assert (gain == graph.gain(cover, weight)).all()
+        assert len(touched) < 200
+        assert (gain <= before).all()
+    assert len(graph.gain(cover, weight, rows[:0, 0])) == 0
+
+
 def test_progress_begins_before_the_neighbours_are_looked_for(lake: Lake, tmp_path: Path) -> None:
     n = 20
     index = small_pool(lake, tmp_path, clusters(n)[0], sure(n)).index()
