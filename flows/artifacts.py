@@ -78,7 +78,9 @@ def publish_run(project: Project, summary: RunSummary) -> None:
     prefix = deployment_name(project.settings.project.name)
     with project.lake.read() as reader:
         tables = [("stages", _stages(summary), "What each stage of this run did."), *figures(reader)]
-        if any(result.stage in ("vote", "rivals") for result in summary.results):
+        looked_at = {result.stage for result in summary.results}
+        if looked_at & {"vote", "rivals"} and any(result.committed for result in summary.results):
+            # Else they are those of the last run that wrote; of a million records they take ten seconds.
             tables += functions(lf_report(reader))
     try:
         with _asked_twice():

@@ -60,13 +60,17 @@ from warehouse import StageResult
 detail = {"items": 1200, "items_covered": 0, "share of doubt best label removes": 0.2501}
 before = StageResult(stage="value", token="t", committed=False, detail=detail)
 now = StageResult(stage="value", token="t", committed=True, detail=detail, rows_written={"values": 1200})
-RESULTS = [before, StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": 3}), now]
+voted = StageResult(stage="vote", token="t", committed=False)
+annotated = StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": 3})
 made = {}
 artifacts.create_table_artifact = lambda table, key, description: made.update({key: [table, description]})
 artifacts.create_markdown_artifact = lambda markdown, key, description: made.update({key: [markdown, description]})
 with report_lake.full_lake(Path(sys.argv[1])) as lake:
     settings = SimpleNamespace(project=SimpleNamespace(name="p"))
-    artifacts.publish_run(SimpleNamespace(lake=lake, settings=settings), RunSummary(passes=1, results=RESULTS))
+    project = SimpleNamespace(lake=lake, settings=settings)
+    artifacts.publish_run(project, RunSummary(passes=1, results=[voted, before]))
+    made["with nothing new"] = sorted(made)
+    artifacts.publish_run(project, RunSummary(passes=1, results=[before, annotated, voted, now]))
 print(json.dumps(made))
 """
 
@@ -85,8 +89,12 @@ def test_what_a_run_leaves_in_prefects_view(tmp_path: Path) -> None:
     assert stages == [  # of a stage that found nothing new, what it counted the last time is not what this run did
         ("value", "", ""),
         ("annotate", "", "simulated answers 3"),
+        ("vote", "", ""),
         ("value", "1,200 values", "items 1,200, share of doubt best label removes 0.250"),
     ]
+    assert "p-labeling-functions" in made
+    assert "p-stages" in made["with nothing new"]
+    assert "p-labeling-functions" not in made["with nothing new"], "it stands there, and takes seconds of a million"
 
 
 TEXTS = [
