@@ -6,6 +6,7 @@ what it need not read the answer to, and open a WebSocket, which tells it the id
 whoever may ask Prefect can have any code run.
 """
 
+import gc
 import os
 import socket
 import sys
@@ -88,10 +89,13 @@ def serve_beside(door: socket.socket) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
 
+    gc.disable()  # else it goes over all that is imported again and again, and finds nothing: a sixth of the start
     import uvicorn
     from prefect.server.api.server import create_app
 
     app = _guarded(create_app(ephemeral=True, final=True))
+    gc.freeze()
+    gc.enable()
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[door])
 
 

@@ -146,9 +146,11 @@ class Reader:
         with self._turn, self._asking():
             yield
 
-    def _execute(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
+    def _execute(self, sql: str, params: Any) -> duckdb.DuckDBPyConnection:
         self._asked += 1
-        result: Any = self._connection.execute(_text(sql), _values(params))
+        # DuckDB would take a tuple, or arrays, for a frame of this name in the query; of a function it tells `_OWN`.
+        params = partial(_values, params)
+        result: Any = self._connection.execute(_text(sql), params())
         if result is None:
             raise SettingsError("The query is empty; write one, such as: select * from items limit 5")
         return result

@@ -1,5 +1,6 @@
 """`siftline run`: one run at a time, with progress for people and one line per stage."""
 
+import gc
 import os
 import time
 from contextlib import suppress
@@ -76,11 +77,15 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
 
 def _get_ready(project: "Project") -> None:
     """Import what the run needs, and refuse what it would stop at, before anybody waits for the server."""
-    import_module("flows.pipelines")
-    with suppress(OSError):  # told where it is loaded
-        if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
-            import_module("snorkel.labeling")
-    import_module("flows.stages").check_ahead(project)
+    gc.disable()  # of all that is imported, which it would go over again and again, nothing is free
+    try:
+        import_module("flows.pipelines")
+        with suppress(OSError):  # told where it is loaded
+            if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
+                import_module("snorkel.labeling")
+        import_module("flows.stages").check_ahead(project)
+    finally:
+        gc.enable()
 
 
 def _went_away(error: Exception, state: Path) -> EndNow:

@@ -258,3 +258,8 @@ def test_a_frame_by_a_name_that_the_reader_has_itself_is_told_to_have_another(la
             reader.pandas("SELECT * FROM sql")
         assert "Give yours another name" in str(told.value), sql
         assert reader.scalar("SELECT 1") == 1
+        params, values = sql, np.array([1, 2])  # DuckDB takes arrays for a frame
+        for where, given in (("true", ()), ("? IS NOT NULL", [values]), ("$value IS NOT NULL", {"value": values})):
+            with pytest.raises(SettingsError, match="A frame named params is not found"):
+                reader.pandas(f"SELECT * FROM params WHERE {where}", given)
+        assert len(params) == 2

@@ -117,6 +117,12 @@ class TestAuto:
         assert fitted.detail["auto"]["held_out_lead_over_majority"] < 0
         assert fitted.kind == "majority"
 
+    @pytest.mark.parametrize("truth", [np.arange(1000) % 2, np.sort(np.arange(1000) % 2)], ids=["in turns", "sorted"])
+    def test_the_order_of_the_records_decides_nothing(self, truth: Ints) -> None:
+        right = np.random.default_rng(0).random((1000, 6)) < [0.9, 0.9, 0.8, 0.6, 0.55, 0.5]
+        votes = np.where(right, truth[:, None], 1 - truth[:, None])
+        assert fit(votes, replace(AUTO, classes=("ham", "spam"))).kind == "anchored_and_majority"
+
     @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
     def test_takes_the_majority_where_only_ties_would_go_to_the_rarer_class(self, share: float) -> None:
         # Five functions for each class, all alike: to take one vote against one for the rarer class is nothing learned.

@@ -16,10 +16,10 @@ from weak_labels.label_models.fit import GOLD_KINDS, LabelModelConfig, fit
 from weak_labels.label_models.multi_label import fit_sets
 from weak_labels.label_models.votes import Ints, VoteMatrix
 
-VERSION = 8
+VERSION = 9
 """Raised with every change of a label model that could change a probability; 5: votes on an item are dependent; 7: of
 functions that are alike on train items, votes that contradict each other on others count as none; 8: `auto` compares
-what was learned with the majority itself."""
+what was learned with the majority itself; 9: on halves that are drawn."""
 
 
 def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silent) -> StageResult:
