@@ -63,6 +63,7 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
     assert "90 rows" in told
+    assert "16 of the labels are people's, 74 the end model's (label_source): those in test tell nothing" in told
     [again] = [line for line in told.splitlines() if line.startswith("To build it again: ")]
     assert again.endswith(f"--at {newest} --format parquet --output FOLDER --project {project}")
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
