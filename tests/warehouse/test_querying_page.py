@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -72,6 +73,30 @@ def test_a_file_of_ones_own_is_joined_from_python(
     with warehouse.connect(planted.path) as lake:
         [row] = lake.arrow(query).to_pylist()
     assert (row["item_id"], row["team"]) == ("i001", "a")
+
+
+def test_near_duplicates_are_found_across_splits_and_labels(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with planted.read() as reader:
+        gold = dict(reader.rows("SELECT label, min(item_id) FROM gold_labels GROUP BY label ORDER BY label"))
+        one, other = list(gold.values())[:2]
+        [train] = reader.rows("SELECT max(item_id) FROM items WHERE split = 'train'")[0]
+        test = "i089"
+        table = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM vectors")
+    vectors = dict(zip(table["item_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
+    vectors |= {other: vectors[one], test: vectors[train]}
+    column = pa.array(list(vectors.values()), table.schema.field("vector").type)
+    twins = table.set_column(table.column_names.index("vector"), "vector", column)
+    commit(planted, "twins", Upsert("vectors", twins))
+    monkeypatch.chdir(planted.path.parent)
+    [block] = re.findall(r"```python\n(import faiss.*?)```", PAGE, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(block, "querying.md", "exec"), found)
+    for name, pair in (("across_splits", {test, train}), ("contradictory", {one, other})):
+        [row] = found[name].to_dict("records")
+        assert {row["item_id"], row["item_id_other"]} == pair
+    assert len(found["pairs"]) == 2
+    assert found["odd"].nearest.is_monotonic_increasing
+    assert len(found["odd"]) == len(vectors)
 
 
 def test_a_frame_of_ones_own_is_joined_by_the_name_of_its_variable(planted: Lake) -> None:
