@@ -43,7 +43,13 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     commit(planted, "weak", model, Upsert("weak_labels", pa.table(weak)))
     commit(planted, "twice", answer("i020", 0, at=monday), answer("i020", 2, at=monday.replace(day=12)))
     commit(planted, "end_model", answer("i020", 1, who="bob", at=monday))
-    votes, weak_labels, predicted, values, said, wrong, against, confused, long, sample, snapshots, weeks = (
+    with planted.read() as reader:
+        others = reader.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ((class_id + 1) % 3 AS class_id) FROM predictions "
+            "WHERE end_model_id = 'm2' AND item_id > 'i080'"
+        )
+    commit(planted, "other_classes", Upsert("predictions", others))
+    votes, weak_labels, predicted, values, said, wrong, against, confused, long, sample, snapshots, changed, weeks = (
         table.to_pylist() for table in answers(planted)
     )
     assert [row["vote"] for row in votes] == ["ship <b>&"] * 2
@@ -56,6 +62,7 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     assert sum(row["probability"] for row in long[:3]) == pytest.approx(1)
     assert len(sample) == len({row["item_id"] for row in sample}) > 0
     assert [row["commit_message"] for row in snapshots][-1].startswith("end_model:")
+    assert [(row["sequence"], row["changed"]) for row in changed] == [(2, 0), (3, 0.1)]
     # Function and class are those of the item's number, but for even ones, which all vote for trade.
     assert {(row["voted"], row["gold"]): row["items"] for row in wrong} == {
         ("trade", "grain"): 3, ("trade", "ship <b>&"): 2}  # fmt: skip
