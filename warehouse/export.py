@@ -39,6 +39,10 @@ EARLIER = ".earlier"
 BATCH_ROWS = 1000
 """Rows at a time: Arrow's strings end at 2 GiB, which 50,000 texts of 43 kB have together."""
 _COLUMNS = "item_id, content, split, label, label_source, confidence, simulated, probs"
+_WHOSE = """
+Where `label_source` is `predicted`, the label is the end model's and nobody's answer. Such labels in `test` and
+`validation` tell nothing of how right a model is.
+"""
 _SPLITS = {"valid": "validation"}
 """Names of splits that the Hugging Face library knows by another word."""
 
@@ -278,7 +282,11 @@ def _card(classes: list[str], splits: list[str], *, several: bool) -> str:
     features.append(many if several else "  - name: label_name\n    dtype: string")
     files = "\n".join(f"  - split: {_SPLITS.get(s, s)}\n    path: data/{_SPLITS.get(s, s)}-*.parquet" for s in splits)
     head = f"configs:\n- config_name: default\n  data_files:\n{files}\ndataset_info:\n  features:\n"
-    return f"---\n{head}" + "\n".join(features) + f"\n---\n\nMade by `siftline export training-set`; see {MANIFEST}.\n"
+    return (
+        f"---\n{head}"
+        + "\n".join(features)
+        + f"\n---\n\nMade by `siftline export training-set`; see {MANIFEST}.\n{_WHOSE}"
+    )
 
 
 def _provenance(connection: duckdb.DuckDBPyConnection, number: int) -> Mapping[str, Any]:

@@ -48,7 +48,8 @@ class FunctionFigures:
         accuracy_high: upper end.
         estimated_accuracy: mean probability that the label model gives to its votes. No measurement: its own votes had
             their say in that, and the label model may be surer or less sure than it is right. None without one, and
-            where neither another function nor a person says anything of its items: it then repeats the votes.
+            where it had nothing else to go by, neither another function's vote on these items nor a person's label
+            that it learned from: it then repeats the votes.
         gain: what leaving it out would cost: share of the labelled items that the vote of all functions gets right
             (soft majority: ties are split, no vote is a guess), minus that of all others. None without gold labels, and
             in a multi-label project, where votes for different classes do not compete.
@@ -155,6 +156,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
     place = {name: number for number, name in enumerate(names)}
     classes = {int(c): str(n) for c, n in reader.rows("SELECT class_id, name FROM classes ORDER BY class_id")}
     estimates = dict(reader.rows(_ESTIMATES.format(scope=scope)))
+    taught = bool(reader.scalar(_TAUGHT))
     multi_label = bool(reader.scalar("SELECT bool_or(multi_label) FROM classes"))
     gains = None if multi_label else _gains(reader, scope, place, len(classes), int(gold))
     figures: list[FunctionFigures] = []
@@ -176,7 +178,7 @@ def lf_report(reader: Reader, *, where: str | None = None, examples: int = 5) ->
                 accuracy=right / judged if judged else None,
                 accuracy_low=low,
                 accuracy_high=high,
-                estimated_accuracy=estimates.get(name) if judged or row["overlapping"] else None,
+                estimated_accuracy=estimates.get(name) if row["overlapping"] or (judged and taught) else None,
                 gain=None if gains is None else float(gains[place[name]]),
                 faults=row["faults"],
                 switched_off=row["switched_off"],
@@ -212,6 +214,11 @@ _ESTIMATES = """
     WITH {scope}
     SELECT v.lf_name, avg(w.probs[v.vote + 1])::DOUBLE FROM lf_votes v JOIN scope USING (item_id)
     JOIN latest_weak_labels w ON w.item_id = v.item_id GROUP BY v.lf_name
+"""
+# With less than three functions `auto` is a majority, whatever labels it was given.
+_TAUGHT = """
+    SELECT gold_labels > 0 AND kind <> 'majority' FROM models
+    WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
 """
 _LABEL_MODEL = """
     SELECT kind, detail->>'reason' FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1

@@ -1,6 +1,8 @@
 -- Question: Does a text of the test or valid split also stand in train?
 -- How to read: No row is the answer to hope for. Each row counts texts of a split that stand word for word in train
---     too, and how many of those train rows carry a label from people: the test score is too good by about share.
+--     too, and how many of those train rows carry a label from people: what the model knows by heart it gets right, so
+--     its errors are up to this share too few. Texts that differ by a letter are not counted:
+--     siftline docs querying 'Near-duplicates and odd texts' finds those.
 WITH tested AS MATERIALIZED (
     SELECT split, content_hash, count(*) AS n, min(item_id) AS example FROM items
     WHERE split <> 'train' GROUP BY split, content_hash

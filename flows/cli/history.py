@@ -80,4 +80,10 @@ def export_training(
     if where is not None and not counts["rows"]:
         say(f'No row of training_set meets --where {where!r}. What there is: siftline sql "summarize training_set"')
     print_table(["label", "rows"], list(counts["by_label"].items()))
+    if guessed := counts["by_label_source"].get("predicted"):
+        held_out = " and ".join(split for split in ("valid", "test") if split in counts["by_split"])
+        out.print(
+            f"{counts['by_label_source'].get('gold', 0):,} of the labels are people's, {guessed:,} the end model's"
+            + (f" (label_source): those in {held_out} tell nothing of how right a model is" if held_out else "")
+        )
     out.print(f"To build it again: {manifest['rebuild']}{project_hint(root)}")

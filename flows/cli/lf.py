@@ -13,7 +13,7 @@ from features.ingest import ingest
 from flows.cli.console import excerpt, out, print_table, safe, say
 from flows.cli.look import project_hint, shown_path, simulated_mark
 from flows.project import Project
-from flows.report.text import counted
+from flows.report.text import counted, listed
 from warehouse import Lake, SettingsError, WarehouseNotFound
 from warehouse.protection import connect_locked_down
 from warehouse.read import check_condition
@@ -58,6 +58,8 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
                 ask=client.ask if client is not None else None,
             )
         empty = "" if any(p.items for p in previews) else _why_no_items(lake)
+        missed = [safe(p.name) for p in previews if p.items and not p.hits]
+        may_be_old = bool(missed) and _ran(lake)
     rows = [
         (
             p.name,
@@ -79,6 +81,11 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
         say(empty + project_hint(root))
     elif any(f.uses_vectors and not p.items for f, p in zip(functions, previews, strict=True)):
         say("Functions with 0 items look at vectors, and these items have none yet: siftline run" + project_hint(root))
+    if may_be_old:
+        say(
+            f"No hit by {listed(missed, 'and')}. Records and columns of metadata that came since the last run are seen "
+            f"after the next: siftline run{project_hint(root)}"
+        )
     accepted = project.settings.weak_labels.max_fault_frac
     failing = [f"{safe(p.name)} ({p.faults:,} of {p.items:,})" for p in previews if p.faults > accepted * p.items]
     if failing:
@@ -87,6 +94,12 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
             "functions off (max_fault_frac)."
         )
     return 2 if failing else 0
+
+
+def _ran(lake: Lake) -> bool:
+    """Whether its items are those of a run, and not read for this preview."""
+    with lake.read() as reader:
+        return bool(reader.scalar("SELECT EXISTS (FROM runs WHERE stage <> 'ingest')"))
 
 
 def _why_no_items(lake: Lake) -> str:

@@ -274,7 +274,7 @@ def test_functions_are_previewed_before_the_first_run_and_nothing_is_written(
     told, beside = capsys.readouterr()
     assert "good apple" in told
     assert told.startswith("# 2 items of the train split")
-    assert ("called" in told, "read\ncalled\n" in beside) == (False, True)
+    assert ("called" in told, "read\ncalled\n" in beside, "last run" in beside) == (False, True, False)
     assert [p for p in sorted(project.rglob("*")) if "__pycache__" not in p.parts] == before
 
 

@@ -63,6 +63,7 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
     assert "90 rows" in told
+    assert "16 of the labels are people's, 74 the end model's (label_source): those in test tell nothing" in told
     [again] = [line for line in told.splitlines() if line.startswith("To build it again: ")]
     assert again.endswith(f"--at {newest} --format parquet --output FOLDER --project {project}")
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
@@ -142,6 +143,17 @@ def test_suggested_functions_are_previewed_in_their_project(
     assert ask(project, "lf", "suggest", "--output", "my ideas.py") == 0
     last = capsys.readouterr().err.splitlines()[-1].partition("siftline ")[2]
     assert shlex.split(last) == ["lf", "preview", "my ideas.py", "--project", str(project)]
+
+
+def test_a_preview_without_a_hit_says_that_it_sees_what_the_last_run_read(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    functions = tmp_path / "by_column.py"
+    functions.write_text("from weak_labels import sql\n\nnew = sql('grain', \"metadata->>'new' = 'x'\")\n", "utf-8")
+    assert ask(project, "lf", "preview", str(functions)) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("No hit by new. Records and columns of metadata that came since the last run")
+    assert shlex.split(told.partition("siftline ")[2]) == ["run", "--project", str(project)]
 
 
 NOT_ALL_WRONG = "Most of these are right where the classes are hard to tell; begin at the top.\n"

@@ -81,6 +81,26 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
 
 
+def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
+    project, given = tmp_path / "p", tmp_path / "given.csv"
+    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,two\n", "utf-8")
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(project), *options]) == 0
+    given.write_text("id,label,annotator\n1,spam,ann\n1,spam,bob\n2,ham,ann\n", "utf-8")
+    assert ask(project, "import", str(given)) == 0
+    [query] = re.findall(r'siftline sql --output again\.csv "(.+)"', PAGE)
+    again = tmp_path / "again.csv"
+    assert ask(project, "sql", "--output", str(again), query.replace("'grain'", "'spam'")) == 0
+    rows = again.read_text("utf-8")
+    assert sorted(rows.split()) == ["1,ann,one,spam", "1,bob,one,spam", "item_id,annotator,content,label"]
+    given.write_text("id,label\n1,ham\n", "utf-8")
+    assert ask(project, "import", str(given), "--annotator", "chief") == 0
+    assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
+    again.write_text(rows.replace("spam", "ham"), "utf-8")
+    assert ask(project, "import", str(again)) == 0
+    assert labels(project, "lake") == [("1", "ham"), ("2", "ham")]
+
+
 def test_records_that_get_no_label_as_they_could_not_be_read_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,18 @@ def test_init_writes_signs_of_any_plane(tmp_path: Path) -> None:
     assert '"😀"' in (folder / "labeling_functions.py").read_text("utf-8")
 
 
+def test_the_functions_that_init_writes_vote_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who brings labels only, or adds functions below these, leaves them as they are."""
+    records = tmp_path / "own.csv"
+    records.write_text("text\nWhich of these words shall I replace?\nReplace this one. replace this one.\n", "utf-8")
+    folder = tmp_path / "p"
+    assert run_command(["init", str(folder), "--source", str(records), "--classes", "a,b"]) == 0
+    capsys.readouterr()
+    assert run_command(["lf", "preview", "--project", str(folder)]) == 0
+    rows = [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()]
+    assert rows[-2:] == [["keywords_first", "2", "0"], ["regex_second", "2", "0"]]
+
+
 def test_init_writes_nothing_that_it_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b\x7f"]) == 2
     assert "not valid TOML" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -42,7 +43,13 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     commit(planted, "weak", model, Upsert("weak_labels", pa.table(weak)))
     commit(planted, "twice", answer("i020", 0, at=monday), answer("i020", 2, at=monday.replace(day=12)))
     commit(planted, "end_model", answer("i020", 1, who="bob", at=monday))
-    votes, weak_labels, predicted, values, said, wrong, against, confused, long, sample, snapshots, weeks = (
+    with planted.read() as reader:
+        others = reader.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ((class_id + 1) % 3 AS class_id) FROM predictions "
+            "WHERE end_model_id = 'm2' AND item_id > 'i080'"
+        )
+    commit(planted, "other_classes", Upsert("predictions", others))
+    votes, weak_labels, predicted, values, said, wrong, against, confused, long, sample, snapshots, changed, weeks = (
         table.to_pylist() for table in answers(planted)
     )
     assert [row["vote"] for row in votes] == ["ship <b>&"] * 2
@@ -55,6 +62,7 @@ def test_the_queries_to_start_from_tell_what_is_there(planted: Lake) -> None:
     assert sum(row["probability"] for row in long[:3]) == pytest.approx(1)
     assert len(sample) == len({row["item_id"] for row in sample}) > 0
     assert [row["commit_message"] for row in snapshots][-1].startswith("end_model:")
+    assert [(row["sequence"], row["changed"]) for row in changed] == [(2, 0), (3, 0.1)]
     # Function and class are those of the item's number, but for even ones, which all vote for trade.
     assert {(row["voted"], row["gold"]): row["items"] for row in wrong} == {
         ("trade", "grain"): 3, ("trade", "ship <b>&"): 2}  # fmt: skip
@@ -72,6 +80,30 @@ def test_a_file_of_ones_own_is_joined_from_python(
     with warehouse.connect(planted.path) as lake:
         [row] = lake.arrow(query).to_pylist()
     assert (row["item_id"], row["team"]) == ("i001", "a")
+
+
+def test_near_duplicates_are_found_across_splits_and_labels(planted: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with planted.read() as reader:
+        gold = dict(reader.rows("SELECT label, min(item_id) FROM gold_labels GROUP BY label ORDER BY label"))
+        one, other = list(gold.values())[:2]
+        [train] = reader.rows("SELECT max(item_id) FROM items WHERE split = 'train'")[0]
+        test = "i089"
+        table = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM vectors")
+    vectors = dict(zip(table["item_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
+    vectors |= {other: vectors[one], test: vectors[train]}
+    column = pa.array(list(vectors.values()), table.schema.field("vector").type)
+    twins = table.set_column(table.column_names.index("vector"), "vector", column)
+    commit(planted, "twins", Upsert("vectors", twins))
+    monkeypatch.chdir(planted.path.parent)
+    [block] = re.findall(r"```python\n(import faiss.*?)```", PAGE, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(block, "querying.md", "exec"), found)
+    for name, pair in (("across_splits", {test, train}), ("contradictory", {one, other})):
+        [row] = found[name].to_dict("records")
+        assert {row["item_id"], row["item_id_other"]} == pair
+    assert len(found["pairs"]) == 2
+    assert found["odd"].nearest.is_monotonic_increasing
+    assert len(found["odd"]) == len(vectors)
 
 
 def test_a_frame_of_ones_own_is_joined_by_the_name_of_its_variable(planted: Lake) -> None:

@@ -73,6 +73,7 @@ def test_every_form_holds_the_same_rows(lake: Lake, tmp_path: Path) -> None:
     assert dict(zip(parts["item_id"].to_pylist(), parts["label_name"].to_pylist(), strict=True)) == labels
     card = (tmp_path / "datasets" / "README.md").read_text("utf-8")
     assert "path: data/train-*.parquet" in card
+    assert "labels in `test` and\n`validation` tell nothing of how right a model is" in card
     assert "'1': \"ship <b>&\"" in card
 
 

@@ -59,7 +59,16 @@ def add_classes_and_gold(lake: Lake, gold: Mapping[str, int | list[int]], names:
         stage.commit([Upsert("classes", classes), Append("annotations", annotations)])
 
 
-def add_model(lake: Lake, stage: str, table: str, id_name: str, probs: dict[str, list[float]]) -> None:
+def add_model(
+    lake: Lake,
+    stage: str,
+    table: str,
+    id_name: str,
+    probs: dict[str, list[float]],
+    *,
+    kind: str = "test",
+    gold_labels: int = 0,
+) -> None:
     matrix = matrix_of(list(probs.values()))
     rows = {"item_id": list(probs), id_name: [stage] * len(probs), "probs": matrix_to_list_array(matrix)}
     if table == "weak_labels":
@@ -70,8 +79,8 @@ def add_model(lake: Lake, stage: str, table: str, id_name: str, probs: dict[str,
     model = {
         "model_id": [stage],
         "stage": [stage],
-        "kind": ["test"],
-        "gold_labels": [0],
+        "kind": [kind],
+        "gold_labels": [gold_labels],
         "items": [1],
         "sequence": [1],
         "detail": ["{}"],
@@ -257,14 +266,20 @@ def test_estimate_is_the_label_models_mean_probability(lake: Lake) -> None:
     assert rows["vote"].estimated_accuracy == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_a_function_that_nobody_else_says_anything_of_has_no_estimate(labelled: bool, lake: Lake) -> None:
-    """Its own votes come back to it from a majority: 100%."""
+@pytest.mark.parametrize(
+    ("kind", "learned", "estimate"), [("majority", 0, None), ("majority", 1, None), ("anchored", 1, 1)]
+)
+def test_a_function_whose_own_votes_are_all_there_is_has_no_estimate(
+    kind: str, learned: int, estimate: float | None, lake: Lake
+) -> None:
+    """Its own votes come back to it from a majority: 100%, beside labels of people that say otherwise."""
     add_items(lake, TEXTS)
-    add_classes_and_gold(lake, {"a": 0} if labelled else {})
+    add_classes_and_gold(lake, {"a": 1})
     run_vote(lake, [GOAL])
-    add_model(lake, "label_model", "weak_labels", "label_model_id", {item: [1.0, 0.0, 0.0] for item in "abcd"})
-    assert by_name(report(lake))["goal"].estimated_accuracy == (1 if labelled else None)
+    probs = {item: [1.0, 0.0, 0.0] for item in "abcd"}
+    add_model(lake, "label_model", "weak_labels", "label_model_id", probs, kind=kind, gold_labels=learned)
+    row = by_name(report(lake))["goal"]
+    assert (row.accuracy, row.estimated_accuracy) == (0, estimate)
 
 
 def test_pairs_that_say_the_same_are_named(lake: Lake) -> None:
