@@ -68,7 +68,7 @@ class TrainingData:
 
     @cached_property
     def _map(self) -> FeatureMap:
-        return FeatureMap.fit(self.vectors[self.train])
+        return FeatureMap.fit(self.vectors, np.flatnonzero(self.train))
 
     @property
     def tells_apart(self) -> bool:
