@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from features.classes import new_classes
 from features.columnar import QUERY, read_parquet, read_query
-from features.items import HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, RowSpool
+from features.items import FLUSH_ROWS, HELD_SCHEMA, ITEM_SCHEMA, QUARANTINE_SCHEMA, Ledger, RowSpool
 from features.records import Fault, Record, fault
 from features.sources import SourceChanged, SourceConfig, SourceFile, find_files
 from features.text_files import read_text_file
@@ -193,8 +193,10 @@ class _Intake:
     """What becomes of each entry of a read: rows of items and quarantine, and counts."""
 
     def __init__(self, stage: Reader, items: RowSpool, faults: "_Faults", held: RowSpool, *, sources: int) -> None:
-        known = stage.arrow("SELECT item_id, content_hash, split, metadata FROM items")
-        self._ledger = Ledger(zip(*(column.to_pylist() for column in known.columns), strict=True))
+        known = stage.batches("SELECT item_id, content_hash, split, metadata FROM items", rows=FLUSH_ROWS)
+        self._ledger = Ledger(
+            row for batch in known for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        )
         self._items, self._faults, self._held = items, faults, held
         self._several = sources > 1
         self.counts = {"read": 0, "stored": 0, "quarantined": 0, "duplicate": 0}

@@ -26,6 +26,7 @@ from weak_labels import arguments
 from weak_labels.losses import softmax
 
 Vectors = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
 
 OFF_LENGTH = 0.01
 """By how much the length of a vector may be off 1: it may be rounded to 16 bits."""
@@ -67,7 +68,7 @@ class FeatureMap:
         return cls(np.zeros((0, dimensions), np.float32), np.eye(dimensions, dtype=np.float32))
 
     @classmethod
-    def fit(cls, vectors: Vectors) -> Self:
+    def fit(cls, vectors: Vectors, rows: Ints | None = None) -> Self:
         """Learn the map from vectors alone.
 
         No mean is taken away: by what all vectors share, people's labels move a class as a whole. The mean square of
@@ -75,13 +76,15 @@ class FeatureMap:
         are left as they are.
 
         Args:
-            vectors: of the items that may be learned from [N, D], unit rows; N may be 0.
+            vectors: of items [N, D], unit rows; N may be 0.
+            rows: those that may be learned from; None for all.
 
         Raises:
             SettingsError: they are no unit rows of finite numbers.
         """
         vectors = _checked(vectors)
-        landmarks_LD, rows_ND = _some(vectors, LANDMARKS), _some(vectors, MOST_ROWS)
+        rows = np.arange(len(vectors)) if rows is None else rows
+        landmarks_LD, rows_ND = _some(vectors, rows, LANDMARKS), _some(vectors, rows, MOST_ROWS)
         if not len(rows_ND):
             return cls.identity(rows_ND.shape[1])
         with one_core():  # equal bits on any number of cores
@@ -124,9 +127,9 @@ def _checked(vectors: Vectors) -> Vectors:
     return vectors
 
 
-def _some(vectors: Vectors, most: int) -> Vectors:
-    """Vectors evenly taken from all of them, `most` at most [M, D], float32."""
-    return np.asarray(vectors[:: -(-len(vectors) // most) or 1], np.float32)
+def _some(vectors: Vectors, rows: Ints, most: int) -> Vectors:
+    """Vectors evenly taken from those of some rows, `most` at most [M, D], float32."""
+    return np.asarray(vectors[rows[:: -(-len(rows) // most) or 1]], np.float32)
 
 
 def _mixed(vectors: Vectors, landmarks: Vectors) -> Vectors:

@@ -93,11 +93,11 @@ class Heads:
         weak = {kind: tuple(of for of in (model(kind, kind, first), *beside) if of) for kind in kinds}
         return cls(config=config, sight=sight, features=features, weak=weak)
 
-    def learned(self, rows: Ints, class_ids: Ints, *, from_weak: bool = True, judging: bool = True) -> Learned:
+    def learned(self, rows: Ints | slice, class_ids: Ints, *, from_weak: bool = True, judging: bool = True) -> Learned:
         """Go on from people's labels.
 
         Args:
-            rows: items with a gold label [M].
+            rows: items with a gold label [M]; of all of them a slice, which copies nothing.
             class_ids: their labels [M].
             from_weak: begin at what weak labels taught.
             judging: ask the labels how to learn from them, see `weak_labels.gold_step`.
@@ -112,11 +112,11 @@ class Heads:
             if judging and (taught or kind == "linear")
         }
 
-        def fitted(kind: str, some: Ints) -> EndModel:
+        def fitted(kind: str, some: Ints | slice) -> EndModel:
             weak, seen, hidden = taught_by[kind], labelled[some], None
-            if kind == "mlp" and not weak and len(some):
+            if kind == "mlp" and not weak and len(class_ids[some]):
                 labels = np.eye(classes)[class_ids[some]]
-                counted = _counted(self.config, labels, np.ones(len(some)))
+                counted = _counted(self.config, labels, np.ones(len(labels)))
                 hidden = HiddenLayer.fit(_vectors(seen[:, views[-1]], self.sight), labels, counted, self.config.seed)
             how = judged.get(kind) or Judged.before_any(weak)
             return learn(weak, seen, class_ids[some], classes, hidden, views=views, balanced=balanced, judged=how)
@@ -130,7 +130,7 @@ class Heads:
             kind, detail["auto"] = _chosen(answers, class_ids)
         if self.config.kind != "linear":
             detail["wanted"] = self.config.kind
-        model = fitted(kind, np.arange(len(rows)))
+        model = fitted(kind, slice(None))
         if taught_by[kind] and kind in judged and judged[kind].of_weak < 1.0:
             detail["belief_in_weak_labels"] = round(judged[kind].of_weak, 4)
         if self.config.calibrate:

@@ -19,7 +19,7 @@ from weak_labels.calibration import cross_validated
 from weak_labels.classifier import Bools, EndModel, EndModelConfig, Features, Floats, Hold, Ints, Vectors
 from weak_labels.heads import Heads
 from weak_labels.kept_models import KeptModels
-from weak_labels.sight import Sight
+from weak_labels.sight import Seen, Sight
 from weak_labels.votes_beside import Weighed, log_odds
 
 HOLD = Hold(1.0)
@@ -57,6 +57,7 @@ class OneVsRest:
         Args:
             features: of `OneVsRestHeads` [N, D + C].
         """
+        features = np.asarray(features)
         seen, votes_NC = features[:, : -len(self.models)], features[:, -len(self.models) :]
         said = [model.predict_proba(seen[:, view])[:, 1] for model, view in zip(self.models, self.views, strict=True)]
         both = [
@@ -89,7 +90,7 @@ class OneVsRestHeads:
     """
 
     sight: Sight
-    features: Vectors
+    features: Seen
     by_class: dict[str, Heads]
     untaught: Heads
     shares: Floats
@@ -118,9 +119,9 @@ class OneVsRestHeads:
             kept: where what the classes learn is kept; None learns it anew.
         """
         yes_no = replace(config, classes=("no", "yes"), multi_label=False)
-        rows, seen = np.flatnonzero(weights), sight.of(vectors, [])
-        first, last = (seen[:, sight.views(seen)[place]] for place in (0, -1))
-        as_seen = Sight.plain(first.shape[1])
+        rows, as_seen = np.flatnonzero(weights), Sight.plain(vectors.shape[1])
+        last = Seen(replace(sight, as_they_are=False), vectors)
+        first = Seen(as_seen, vectors) if sight.as_they_are else last
         heads = list[Heads]()
         for number, of in enumerate(probs[rows].T):
             of_class = kept.below(str(number)) if kept else None
@@ -133,7 +134,7 @@ class OneVsRestHeads:
         nobody = np.zeros(0, np.int64)
         return cls(
             sight=sight,
-            features=np.concatenate([seen, votes_NC.astype(seen.dtype)], axis=1),
+            features=Seen(sight, vectors, votes_NC.astype(vectors.dtype)),
             by_class=dict(zip(config.classes, heads, strict=True)),
             untaught=Heads.fit(yes_no, as_seen, last, nobody, np.zeros((0, 2)), np.zeros(0)),
             shares=shares_C,
@@ -151,8 +152,10 @@ class OneVsRestHeads:
             sets: their classes [M, C].
             from_weak: begin at what weak labels taught, and weigh votes.
         """
-        classes = len(self.by_class)
-        columns, votes_MC = self.sight.views(self.features[:, :-classes]), self.features[rows, -classes:]
+        columns = self.sight.views(replace(self.features, beside=None))
+        votes_MC = np.asarray(self.features.beside)[rows]
+        # Once, and not for every class: the map of many items takes a while.
+        untaught = replace(self.untaught, features=self.untaught.features[rows])
         models, weighed, views = list[EndModel](), list[Weighed | None](), list[slice]()
         details = dict[str, Any]()
         for number, (name, of_class) in enumerate(self.by_class.items()):
@@ -160,14 +163,14 @@ class OneVsRestHeads:
             both = self.weighed[number] if from_weak else None
             # Where nobody votes for a class, weak labels only say no of it, which would hold back people's yes.
             taught = from_weak and (both is not None or len(np.unique(has_M)) < 2)
-            heads = of_class if taught else self.untaught
+            heads, places = (of_class, rows) if taught else (untaught, slice(None))
 
             def held_out(learn: Ints, others: Ints, heads: Heads = heads, has_M: Ints = has_M) -> Floats:
                 return heads.learned(rows[learn], has_M[learn], judging=False).model.predict_proba(
                     heads.features[rows[others]]
                 )
 
-            learned = heads.learned(rows, has_M, judging=False)
+            learned = heads.learned(places, has_M, judging=False)
             detail = learned.detail
             if both:
                 held_out_M2 = cross_validated(has_M, 2, held_out, least=LEAST_GOLD)

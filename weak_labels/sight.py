@@ -69,19 +69,23 @@ class Seen:
     Attributes:
         sight: sees no words.
         vectors: unit rows [N, E].
+        beside: numbers of each item that stand after these, such as what votes say of it [N, B].
     """
 
     sight: Sight
     vectors: Vectors
+    beside: Vectors | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """N and D."""
-        return len(self.vectors), self.vectors.shape[1] * (1 + self.sight.as_they_are)
+        beside = 0 if self.beside is None else self.beside.shape[1]
+        return len(self.vectors), self.vectors.shape[1] * (1 + self.sight.as_they_are) + beside
 
     def __getitem__(self, rows: Any) -> Features:
         """Those of some items, as an array."""
-        return self.sight.of(self.vectors[rows], [])
+        seen = self.sight.of(self.vectors[rows], [])
+        return seen if self.beside is None else np.concatenate([seen, self.beside[rows]], axis=1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Features:
         """Those of all items; numpy asks for it."""

@@ -5,15 +5,16 @@ Only the view `gold_labels` tells this file what people answered.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from warehouse import DataError, Reader
 from warehouse.reader import list_column_to_matrix
-from weak_labels.classifier import VERSION, Bools, EndModelConfig, Floats, Ints, Vectors
+from weak_labels.classifier import CHUNK, VERSION, Bools, EndModelConfig, Floats, Ints, Vectors
 from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
 from weak_labels.kept_models import KeptModels
@@ -68,7 +69,7 @@ class TrainingData:
 
     @cached_property
     def _map(self) -> FeatureMap:
-        return FeatureMap.fit(self.vectors[self.train])
+        return FeatureMap.fit(self.vectors, np.flatnonzero(self.train))
 
     @property
     def tells_apart(self) -> bool:
@@ -163,9 +164,11 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
     label_model_id = str(
         reader.scalar("SELECT model_id FROM models WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1") or ""
     )
-    hashes: list[str] = table.column("content_hash").to_pylist()
-    content = hashlib.sha256(json.dumps([VERSION, item_ids, hashes, train_N.tolist()]).encode())
-    content.update(probs_NC.tobytes() + votes_N.tobytes())
+    content = hashlib.sha256()
+    for part in json_parts([VERSION], [table.column(name) for name in ("item_id", "content_hash", "train")]):
+        content.update(part)
+    for numbers in (probs_NC, votes_N):
+        content.update(np.ascontiguousarray(numbers).data)
     weights_N = ((votes_N > 0) & train_N).astype(np.float64)
     if not config.multi_label and _alike(probs_NC[weights_N > 0]):
         weights_N[:] = 0.0
@@ -194,6 +197,23 @@ def read_training_data(reader: Reader, config: EndModelConfig) -> TrainingData:
         gold_left_out=len(answers) - len(gold),
         texts=texts,
     )
+
+
+def json_parts(first: list[int], columns: Sequence[pa.ChunkedArray]) -> Iterator[bytes]:
+    """Some values, then each column as a list, as one list in JSON; whole it would take 300 bytes of each item.
+
+    Args:
+        first: what the list begins with.
+        columns: lists that follow.
+    """
+    yield json.dumps(first)[:-1].encode()
+    for column in columns:
+        yield b", ["
+        for start in range(0, len(column), CHUNK):
+            some = json.dumps(column.slice(start, CHUNK).to_pylist())[1:-1]
+            yield f"{', ' * (start > 0)}{some}".encode()
+        yield b"]"
+    yield b"]"
 
 
 def _alike(probs_NC: Floats) -> bool:

@@ -121,6 +121,20 @@ def traced_peak(work: Callable[[], None]) -> int:
         tracemalloc.stop()
 
 
+def test_what_stands_beside_stored_texts_is_not_loaded_to_tell_what_is_new(lake: Lake, tmp_path: Path) -> None:
+    """The metadata of all items stood in memory, as Arrow and as Python hold it."""
+    records = [json.dumps({"text": str(n), "more": str(n) + "x" * 2000}) + "\n" for n in range(16_000)]
+    source = SourceConfig(name="s", path="*.jsonl", id=None, metadata=("more",))
+    settings = IngestConfig(root=tmp_path, classes=("a",), sources=(source,))
+    (tmp_path / "a.jsonl").write_text("".join(records))
+    assert ingest(lake, settings).detail["stored"] == 16_000
+    (tmp_path / "a.jsonl").write_text("".join(records[:50]))
+    found: list[Any] = []
+    peak = traced_peak(lambda: found.append(ingest(lake, settings).detail))
+    assert (found[0]["duplicate"], found[0]["missing"]) == (50, 15_950)
+    assert peak < 25e6  # all of it takes 32e6 and more
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_line_of_one_gigabyte_is_not_loaded(tmp_path: Path, suffix: str) -> None:
     size = 1 << 30

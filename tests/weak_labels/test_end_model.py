@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from active.pool import read_pool
@@ -15,6 +16,7 @@ from warehouse import DataError, Lake, SettingsError, StageResult
 from weak_labels.classifier import EndModel, EndModelConfig, Ints, Vectors
 from weak_labels.end_model import end_model
 from weak_labels.label_models import label_model
+from weak_labels.training_data import json_parts
 
 
 @pytest.fixture
@@ -261,6 +263,15 @@ class TestStage:
             used = set(reader.rows("SELECT DISTINCT end_model_id FROM predictions"))
         assert [row[:3] for row in models] == [("logistic_regression", 0, 1), ("logistic_regression", 7, 2)]
         assert used == {(row[3],) for row in models}
+
+    def test_the_hash_of_what_is_learned_from_is_that_of_one_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Read whole it took 300 bytes of each item; another hash would have every project learn anew."""
+        monkeypatch.setattr("weak_labels.training_data.CHUNK", 2)
+        lists: list[list[Any]] = [["a", "\u00fc", '"'], ["x", "y", "z"], [True, False, True]]
+        for count in range(4):
+            columns = [pa.chunked_array([of[:1], of[1:count]]) if count else pa.chunked_array([of[:0]]) for of in lists]
+            expected = json.dumps([7, *(of[:count] for of in lists)]).encode()
+            assert b"".join(json_parts([7], columns)) == expected
 
     def test_a_second_run_writes_nothing(self, small: SmallLake) -> None:
         first = run(small)

@@ -1,6 +1,7 @@
 """Several classes for one item: each class is a yes-or-no question to label model, end model and score."""
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from weak_labels.predictor import Predictor
 from weak_labels.report import lf_report
 from weak_labels.scores import score_sets
 from weak_labels.sight import Sight
-from weak_labels.training_data import read_training_data
+from weak_labels.training_data import TrainingData, read_training_data
 from weak_labels.votes_beside import Weighed, log_odds
 
 CLASSES = ("a", "b", "c")
@@ -162,6 +163,51 @@ def test_a_class_that_nobody_votes_for_sees_vectors_through_the_map_and_others_a
         {name: np.array([of.get(item_id, -1) for item_id in data.item_ids]) for name, of in votes.items()},
     )
     np.testing.assert_allclose(said.probs, stored, atol=1e-6)
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("gold", [40, 9_000], ids=["few labels beside weak ones", "all labels alone"])
+def test_what_is_seen_of_many_items_never_stands_in_memory_twice(
+    multi_label: bool, gold: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several classes both views of all items did, and of all labelled ones what is seen of them."""
+    monkeypatch.setattr("weak_labels.feature_map.MOST_ROWS", 500)
+    monkeypatch.setattr("weak_labels.feature_map.LANDMARKS", 20)
+    monkeypatch.setattr("weak_labels.feature_map.CHUNK", 500)
+    monkeypatch.setattr("weak_labels.classifier.PART", 500)
+    monkeypatch.setattr("weak_labels.classifier.MAX_STEPS", 2)
+    monkeypatch.setattr("weak_labels.classifier.FEW", 1_000)
+    monkeypatch.setattr("warehouse.side_by_side.cores", lambda: 2)
+    count, weak = 10_000, gold < 100
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((count, 512), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    probs = np.full((count, 3), [0.8, 0.1, 0.1] if weak else 0.0)
+    probs[: count // 2, :2] = [0.1, 0.8] if weak else 0.0  # nobody votes for the last class
+    weights = np.where(np.arange(count) % 20 == 0, float(weak), 0.0)
+    data = TrainingData(
+        item_ids=[str(place) for place in range(count)],
+        train=np.ones(count, np.bool_),
+        read_vectors=lambda: vectors,
+        label_model_id="",
+        probs=probs,
+        weights=weights,
+        content="",
+        gold={str(place): (place % 3,) if multi_label else place % 3 for place in range(gold)},
+        gold_left_out=0,
+        texts=[],
+    )
+    config = replace(END_MODEL, multi_label=multi_label)
+    assert len(data.vectors) == count
+    tracemalloc.start()
+    try:
+        heads = data.heads(config)
+        model = data.learned(heads, config).model
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert model.predict_proba(heads.features[:10]).shape == (10, 3)
+    assert most < vectors.nbytes * (0.9 if weak else 2.5)
 
 
 def test_gold_labels_of_a_class_are_neither_pooled_nor_asked_how_firmly_they_are_held() -> None:
