@@ -145,6 +145,25 @@ def test_who_cannot_open_a_cache_that_is_well_is_not_told_to_move_it_away(tmp_pa
     assert "Move it away" not in str(told.value)
 
 
+def test_a_disk_that_is_full_switches_the_function_off_until_the_next_run(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    """As faults of items they would never be asked about again."""
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(6)})
+    given = settings(service, tmp_path, parallel=1)
+    service.answer = lambda _: "yes" + 10_000 * " "
+    with PromptClient(given) as client:
+        file = client._paid._file
+        [pages] = file.execute("PRAGMA page_count").fetchone()
+        file.execute(f"PRAGMA max_page_count = {pages}")
+        told = vote(lake, [ASKS], config(), ask=client.ask).detail
+    assert told["switched_off"] == ["asks"]
+    assert f"{given.cache} cannot be used: database or disk is full" in told["advice"]
+    assert len(service.requests) == 1
+    assert run(lake, given).detail["switched_off"] == []
+    assert len(votes(lake)) == 6
+
+
 def test_a_cache_made_before_still_opens(service: Service, tmp_path: Path) -> None:
     given = settings(service, tmp_path, limit=0.5)
     key = hashlib.sha256(b'["tiny", "q", "a goal"]').hexdigest()
