@@ -30,6 +30,7 @@ class PaidAnswers:
     """
 
     def __init__(self, path: Path, limit: float, max_requests: int) -> None:
+        self._path = path
         self._limit = limit
         self._max_requests = max_requests
         self._lock = threading.RLock()
@@ -60,7 +61,7 @@ class PaidAnswers:
 
     def answer(self, key: str) -> str | None:
         """The answer that is kept under a key."""
-        with self._lock:
+        with self._in_turn():
             found = self._file.execute("SELECT answer FROM answers WHERE key = ?", [key]).fetchone()
         return str(found[0]) if found else None
 
@@ -113,7 +114,20 @@ class PaidAnswers:
     @contextmanager
     def _change(self) -> Generator[None]:
         """All of the block or nothing, beside other threads and processes."""
-        with self._lock:
+        with self._in_turn():
             self._file.execute("BEGIN IMMEDIATE")
             with self._file:
                 yield
+
+    @contextmanager
+    def _in_turn(self) -> Generator[None]:
+        """One thread at a time. What is wrong with the file is no fault of an item, which would not be asked again."""
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as error:
+            raise NotAVote(
+                "raised",
+                f"the cache of answers {self._path} cannot be used: {error}. Look whether another program holds it and "
+                "whether its disk has room, and run again",
+            ) from error

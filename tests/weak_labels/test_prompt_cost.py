@@ -145,6 +145,25 @@ def test_who_cannot_open_a_cache_that_is_well_is_not_told_to_move_it_away(tmp_pa
     assert "Move it away" not in str(told.value)
 
 
+def test_a_disk_that_is_full_switches_the_function_off_until_the_next_run(
+    lake: Lake, service: Service, tmp_path: Path
+) -> None:
+    """Faults of items would say "not asked", and wait for new input."""
+    add_items(lake, {f"i{n}": f"goal {n}" for n in range(6)})
+    given = settings(service, tmp_path, parallel=1)
+    service.answer = lambda _: "yes" + 10_000 * " "
+    with PromptClient(given) as client:
+        file = client._paid._file
+        [pages] = file.execute("PRAGMA page_count").fetchone()
+        file.execute(f"PRAGMA max_page_count = {pages}")
+        told = vote(lake, [ASKS], config(), ask=client.ask).detail
+    assert told["switched_off"] == ["asks"]
+    assert f"{given.cache} cannot be used: database or disk is full" in told["advice"]
+    assert len(service.requests) == 1
+    assert run(lake, given).detail["switched_off"] == []
+    assert len(votes(lake)) == 6
+
+
 def test_a_cache_made_before_still_opens(service: Service, tmp_path: Path) -> None:
     given = settings(service, tmp_path, limit=0.5)
     key = hashlib.sha256(b'["tiny", "q", "a goal"]').hexdigest()
@@ -166,6 +185,40 @@ def test_the_number_of_requests_is_limited_over_runs(service: Service, tmp_path:
         run(lake, settings(service, tmp_path, max_requests=3))
         add_items(lake, {"new": "goal new"})
     assert len(service.requests) == 3
+
+
+def test_a_model_that_costs_nothing_is_asked_where_nothing_may_be_spent(service: Service, tmp_path: Path) -> None:
+    with PromptClient(settings(service, tmp_path, limit=0.0)) as client:
+        assert client.ask("tiny", "question", ["a goal"]) == ["Yes."]
+
+
+def test_what_is_set_aside_counts_bytes_since_a_letter_may_be_several_tokens(service: Service, tmp_path: Path) -> None:
+    given = settings(service, tmp_path, price_in=1.0, limit=(len("q") + 4 * 100 + 64) / 1e6)
+    with PromptClient(given) as client:
+        with pytest.raises(NotAVote, match="spending limit"):
+            client.ask("tiny", "q", [100 * "\U0001f600" + "!"])
+        assert client.ask("tiny", "q", [100 * "\U0001f600"]) == ["no"]
+
+
+@pytest.mark.parametrize("status", [302, 402, 404, 503])
+def test_a_request_that_was_answered_with_an_error_costs_nothing(service: Service, tmp_path: Path, status: int) -> None:
+    service.failures = [(status, {}, b"")]
+    with PromptClient(settings(service, tmp_path, price_in=1.0, attempts=1)) as client:
+        with pytest.raises(NotAVote, match=f"HTTP {status}"):
+            client.ask("tiny", "q", ["a goal"])
+        assert client.spent() == (1, 0.0)
+
+
+def test_who_sets_money_aside_first_looks_what_another_program_just_did(tmp_path: Path) -> None:
+    file = tmp_path / "answers.sqlite"
+    with contextlib.closing(PaidAnswers(file, 1.0, 9)) as paid, contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("INSERT INTO requests VALUES (0.7)")
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(paid.reserve, 0.7)
+            time.sleep(0.2)
+            other.commit()
+            with pytest.raises(NotAVote, match="spending limit"):
+                waits.result()
 
 
 def test_the_longest_answer_that_is_asked_for_has_to_fit_the_limit(service: Service, tmp_path: Path) -> None:
