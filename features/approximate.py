@@ -11,12 +11,14 @@ Shape letters: N vectors, D embedding, K neighbours, L inverted lists, P of them
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from features.begun import Begun
 from warehouse import DataError, Progress, SettingsError, silent
 from warehouse.one_core import one_core
 
@@ -88,7 +90,12 @@ class NeighborLists:
 
 
 def neighbor_lists(
-    vectors: Floats, k: int, *, least_recall: float = LEAST_RECALL, progress: Progress = silent
+    vectors: Floats,
+    k: int,
+    *,
+    least_recall: float = LEAST_RECALL,
+    progress: Progress = silent,
+    begun: Path | None = None,
 ) -> NeighborLists:
     """Find the K nearest others of every vector by inner product.
 
@@ -100,6 +107,8 @@ def neighbor_lists(
         k: neighbours; N - 1 where that is less.
         least_recall: share of the true neighbours that the sample must find, over 0 up to 1.
         progress: called with (inverted lists looked into, inverted lists) where there are many.
+        begun: a file that keeps what is found, minute by minute, where there are many: a search of the same that was
+            cut off goes on from there.
 
     Raises:
         DataError: vectors are not finite; names their places.
@@ -126,10 +135,16 @@ def neighbor_lists(
     looked = int(enough.argmax()) + 1
     looks = _nearest_centres(vectors, np.arange(count), centres, looked)
     home = looks[:, 0].astype(np.int64)
-    found = _Found.none(count, width)
+    kept = Begun.of(begun, vectors, looks)
+    found, before = _Found.none(count, width), 0
+    if (earlier := kept.found(found.rows.shape)) is not None:
+        found, before = _Found(*earlier[:2]), earlier[2]
     for done, (queries, members) in enumerate(_by_list(looks, np.arange(count), home, len(centres))):
+        if done < before:
+            continue
         progress(done, len(centres))
         found.look(vectors, queries, members)
+        kept.keep(found.similarity, found.rows, done + 1)
     recall = _recall(found.similarity[sample], similarity)
     return NeighborLists(found.similarity, found.rows, recall, centres, home, looked, count)
 

@@ -43,9 +43,12 @@ def kept_lists(path: Path, keys: Keys, vectors: Floats, k: int, progress: Progre
         if not np.array_equal(earlier_keys, keys):
             lists = joined(lists, vectors, places(earlier_keys, keys))
     if stored is None or lists is None or lists is not stored[1]:
-        lists = lists or neighbor_lists(vectors, k, progress=progress)
+        begun = path.with_suffix(".begun.npz")
+        lists = lists or neighbor_lists(vectors, k, progress=progress, begun=begun)
         content = {field.name: getattr(lists, field.name) for field in fields(lists)}
         write_arrays(path, {"format": FORMAT, "keys": keys, "k": k, **content})
+        with contextlib.suppress(OSError):
+            begun.unlink(missing_ok=True)
     return lists
 
 
