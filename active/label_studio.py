@@ -290,7 +290,8 @@ class LabelStudioService:
             annotations: by the account's number some annotations that an export has of it: number and time of making.
                 Other servers count alike, and the time tells them apart.
         """
-        self._call(self._client.users.whoami)  # a key that is not taken must not look like annotations that are gone
+        # A key that is not taken must not look like annotations that are gone.
+        self._call(lambda: count_of(self._client.users.whoami().id))
         return {
             number: self._email(int(number))
             for number, said in annotations.items()
@@ -301,8 +302,8 @@ class LabelStudioService:
         """Whether an annotation is on this server, by this account and made at this time."""
         with suppress(ServiceRefused, ValueError, OverflowError):  # not there any more, or no number and no time
             number, time = int(annotation_id), time_of(made_at)
-            found = self._call(lambda: self._client.annotations.get(id=number))
-            return str(found.completed_by) == account and self._call(lambda: time_of(found.created_at)) == time
+            found: Any = self._call(lambda: self._client.annotations.get(id=number))
+            return self._call(lambda: str(found.completed_by) == account and time_of(found.created_at) == time)
         return False
 
     def stored(self) -> Iterator[StoredTask]:

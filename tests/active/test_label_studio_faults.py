@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import httpx
 import pytest
@@ -47,6 +48,7 @@ CALLS: list[Callable[[LabelStudioService], object]] = [
     lambda service: service.ensure_project(("a", "b")),
     lambda service: service.find(["x"]),
     lambda service: service.pull(),
+    lambda service: service.names_of({"1": [("1", "2026-01-01T00:00:00Z")]}),
 ]
 
 FAULTS = {
@@ -78,7 +80,7 @@ def assert_no_canary(error: BaseException, log: pytest.LogCaptureFixture) -> Non
     assert CANARY not in log.text
 
 
-@pytest.mark.parametrize("call", CALLS, ids=["ensure_project", "find", "pull"])
+@pytest.mark.parametrize("call", CALLS, ids=["ensure_project", "find", "pull", "names_of"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_kind_and_its_way_out(
     fault: str, call: Callable[[LabelStudioService], object], caplog: pytest.LogCaptureFixture
@@ -153,6 +155,32 @@ def test_a_server_that_lists_the_same_projects_again_and_again_is_given_up() -> 
     found = json.dumps({"count": 300, "results": projects})
     with http_server(answering(200, found)) as url, pytest.raises(ServiceError, match="lists the same projects again"):
         LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
+
+
+def test_of_two_projects_with_the_title_none_is_taken() -> None:
+    projects = [{"id": number, "title": "some project", "task_number": 0} for number in (1, 2)]
+    found = json.dumps({"count": 2, "results": projects})
+    with (
+        http_server(answering(200, found)) as url,
+        pytest.raises(ServiceRefused, match=r"\(ids 1, 2\); rename all but"),
+    ):
+        LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
+
+
+def test_an_address_of_a_look_up_is_no_longer_than_proxies_take() -> None:
+    project = {"id": 1, "title": "some project", "task_number": 0}
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.append(handler.path)
+        found = {"count": 1, "results": [project]} if "/projects" in handler.path else {"total": 0, "tasks": []}
+        answering(200, json.dumps(found))(handler, body)
+
+    ids = [f"{number} \u00e9\U0001f600" for number in range(300)]
+    with http_server(answer) as url:
+        assert LabelStudioService(url, CANARY, "some project", timeout_s=10).find(ids) == {}
+    assert all(f'"{number} ' in unquote_plus("".join(asked)) for number in range(300))
+    assert max(map(len, asked)) < 8000
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00"])
