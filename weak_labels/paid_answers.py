@@ -72,7 +72,7 @@ class PaidAnswers:
 
     def spent(self) -> tuple[int, float]:
         """Requests and their cost, over the life of the file; those under way count with the dearest."""
-        with self._lock:
+        with self._in_turn():
             count, cost = self._file.execute("SELECT count(*), coalesce(sum(cost), 0) FROM requests").fetchone()
         return int(count), float(cost)
 

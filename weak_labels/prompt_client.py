@@ -242,8 +242,13 @@ class PromptClient:
         return self._paid.spent()
 
     def account(self) -> str:
-        """What was spent, and of what, in words."""
-        requests, cost = self.spent()
+        """What was spent, and of what, in words; empty where nothing ever was asked."""
+        try:
+            requests, cost = self.spent()
+        except NotAVote as error:
+            return f"How many requests were made to the language model cannot be told: {error}"
+        if not requests:
+            return ""
         told = f"Requests to the language model: {requests:,} of at most {self.config.max_requests:,}"
         priced = self.config.price_in or self.config.price_out
         return f"{told}, for {cost:.4f} of at most {self.config.limit:g}" if priced else told

@@ -215,9 +215,9 @@ _ESTIMATES = """
     SELECT v.lf_name, avg(w.probs[v.vote + 1])::DOUBLE FROM lf_votes v JOIN scope USING (item_id)
     JOIN latest_weak_labels w ON w.item_id = v.item_id GROUP BY v.lf_name
 """
-# With less than three functions `auto` is a majority, whatever labels it was given.
+# The kinds that learn from labels; `auto` may take another one, whatever labels it was given.
 _TAUGHT = """
-    SELECT gold_labels > 0 AND kind <> 'majority' FROM models
+    SELECT gold_labels > 0 AND starts_with(kind, 'anchored') FROM models
     WHERE stage = 'label_model' ORDER BY sequence DESC LIMIT 1
 """
 _LABEL_MODEL = """

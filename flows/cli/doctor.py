@@ -119,7 +119,7 @@ def _language_model(root: Path) -> Iterator[Finding]:
     project = _opened(root)
     if project is not None and project.prompt_client is not None:
         project.prompt_client.check()
-        words = f"{project.prompt_client.config.url} answers. {project.prompt_client.account()}"
+        words = f"{project.prompt_client.config.url} answers. {project.prompt_client.account()}".rstrip()
         yield Finding("language model", True, words)
 
 

@@ -82,8 +82,11 @@ def export_training(
     print_table(["label", "rows"], list(counts["by_label"].items()))
     if guessed := counts["by_label_source"].get("predicted"):
         held_out = " and ".join(split for split in ("valid", "test") if split in counts["by_split"])
+        simulated = counts["simulated"]
         out.print(
-            f"{counts['by_label_source'].get('gold', 0):,} of the labels are people's, {guessed:,} the end model's"
+            f"{counts['by_label_source'].get('gold', 0) - simulated:,} of the labels are people's, "
+            + (f"{simulated:,} the simulated annotator's, " if simulated else "")
+            + f"{guessed:,} the end model's"
             + (f" (label_source): those in {held_out} tell nothing of how right a model is" if held_out else "")
         )
     out.print(f"To build it again: {manifest['rebuild']}{project_hint(root)}")

@@ -75,8 +75,8 @@ def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: 
     called = "all items" if items is None else counted(max((p.items for p in previews), default=0), "item")
     title = f"{called} of the train split"
     print_table(["function", "items", "hits", "coverage", "votes for", "faults", "examples"], rows, title=title)
-    if client is not None and asking:
-        say(client.account())
+    if client is not None and asking and (asked := client.account()):
+        say(asked)
     if empty:
         say(empty + project_hint(root))
     elif any(f.uses_vectors and not p.items for f, p in zip(functions, previews, strict=True)):

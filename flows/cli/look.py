@@ -322,14 +322,20 @@ def show_suspects(root: Path, limit: int, format: str = "table") -> None:
         classes = reader.class_names()
         mark = simulated_mark(reader)
     found = [s for s in judged if s.suspicion > SUSPICIOUS]
-    columns = ["suspicion", "item", "labelled", "rather", "text"]
-    rows = [(s.suspicion, s.item_id, *_given_and_rather(s, classes), texts[s.item_id]) for s in found[:limit]]
+    rows = [(s.suspicion, s.item_id, _given(s, classes), _rather(s, classes), texts[s.item_id]) for s in found[:limit]]
     if format == "table" and rows:
-        shown = [(f"{row[0]:.2f}", *row[1:-1], excerpt(row[-1], 70)) for row in rows]
+        shown = [
+            (f"{suspicion:.2f}", item, ", ".join(given) or NO_CLASS, rather, excerpt(text, 70))
+            for suspicion, item, given, rather, text in rows
+        ]
+        columns = ["suspicion", "item", "labelled", "rather", "text"]
         print_table(columns, shown, title="labels to look at again" + mark)
     elif format != "table":
         write = write_csv if format == "csv" else write_json
-        write(sys.stdout, columns, rows)
+        several = any(s.in_question is not None for s in found)
+        # As `siftline import` reads them, so that the file comes back once its labels are corrected.
+        columns = ["suspicion", "item_id", "label", "rather", "text"]
+        write(sys.stdout, columns, [(*row[:2], row[2] if several else row[2][0], *row[3:]) for row in rows])
     if not judged:
         say("There is no label of an embedded train item to judge yet. siftline run collects answers and embeds.")
         return
@@ -349,12 +355,16 @@ def show_suspects(root: Path, limit: int, format: str = "table") -> None:
         )
 
 
-def _given_and_rather(suspect: "Suspect", classes: Sequence[str]) -> tuple[str, str]:
-    """How an item is labelled and rather would be; of several classes the latter names the one that is in question."""
-    given = ", ".join(classes[c] for c in suspect.labels) or NO_CLASS
+def _given(suspect: "Suspect", classes: Sequence[str]) -> list[str]:
+    """The classes that an item is labelled with."""
+    return [classes[c] for c in suspect.labels]
+
+
+def _rather(suspect: "Suspect", classes: Sequence[str]) -> str:
+    """How an item would rather be labelled; of several classes it names the one that is in question."""
     if (asked := suspect.in_question) is None:
-        return given, classes[suspect.likely[0]]
-    return given, f"{'with' if asked in suspect.likely else 'without'} '{classes[asked]}'"
+        return classes[suspect.likely[0]]
+    return f"{'with' if asked in suspect.likely else 'without'} '{classes[asked]}'"
 
 
 def collect_answers(root: Path) -> None:

@@ -138,8 +138,8 @@ def _about_labels(reader: Reader, project: Project, summary: RunSummary) -> Iter
         yield unlearned + project_hint(project.root)
     if skipped := skipped_tasks(reader):
         yield skipped
-    if project.prompt_client is not None and any(project.prompt_client.spent()):
-        yield project.prompt_client.account()
+    if project.prompt_client is not None and (asked := project.prompt_client.account()):
+        yield asked
     if done := why_nobody_is_asked(reader, project.settings):
         yield done
     elif summary.last_detail("select").get("reason") == NOTHING_LEFT:

@@ -63,7 +63,8 @@ def test_the_commands_tell_what_happened(project: Path, tmp_path: Path, capsys: 
     assert ask(project, "export", "training-set", "--output", str(tmp_path / "set"), "--at", str(newest)) == 0
     told = capsys.readouterr().out
     assert "90 rows" in told
-    assert "16 of the labels are people's, 74 the end model's (label_source): those in test tell nothing" in told
+    assert "0 of the labels are people's, 16 the simulated annotator's, 74 the end model's (label_source)" in told
+    assert "those in test tell nothing" in told
     [again] = [line for line in told.splitlines() if line.startswith("To build it again: ")]
     assert again.endswith(f"--at {newest} --format parquet --output FOLDER --project {project}")
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
@@ -193,11 +194,11 @@ def test_labels_that_are_not_judged_are_not_called_right_nor_contradicted_ones_w
     contradicted = [(item_id, value) for value in suspicion if value > quality.SUSPICIOUS][:20]
     assert ask(project, "suspects", "--format", "json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
-    assert [(row["item"], row["suspicion"]) for row in rows] == contradicted
+    assert [(row["item_id"], row["suspicion"]) for row in rows] == contradicted
     assert ask(project, "suspects", "--format", "csv") == 0
     printed = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(printed.out)))
-    assert [(row["item"], float(row["suspicion"])) for row in rows] == contradicted
+    assert [(row["item_id"], float(row["suspicion"])) for row in rows] == contradicted
     assert printed.err.endswith(told)
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from active import quality
+from active.quality import Suspect
 from flows.cli.main import run_command
+from flows.project import Project
 from warehouse import connect
 
 PAGE_FOLDER = Path(__file__).parents[2] / "docs"
@@ -99,6 +102,27 @@ def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
     again.write_text(rows.replace("spam", "ham"), "utf-8")
     assert ask(project, "import", str(again)) == 0
     assert labels(project, "lake") == [("1", "ham"), ("2", "ham")]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_what_suspects_lists_is_corrected_and_imported(
+    form: str, several: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, file = tmp_path / "p", tmp_path / f"again.{form}"
+    (tmp_path / "mail.csv").write_text("id,text\n1,=one\n2,two\n", "utf-8")
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(project), *options, *["--multi-label"] * several]) == 0
+    file.write_text("id,label\n1,ham\n2,ham\n" if form == "csv" else '{"id": 1, "label": "ham"}\n', "utf-8")
+    assert ask(project, "import", str(file), "--annotator", "ann") == 0
+    found = [Suspect(item_id="1", labels=(0,), likely=(1,), suspicion=0.9, in_question=0 if several else None)]
+    monkeypatch.setattr(quality, "suspects", lambda *_: found)
+    monkeypatch.setattr(Project, "index", lambda _: None)
+    capsys.readouterr()
+    assert ask(project, "suspects", "--format", form) == 0
+    file.write_text(capsys.readouterr().out.replace("ham", "spam", 1), "utf-8")
+    assert ask(project, "import", str(file), "--annotator", "ann") == 0
+    assert labels(project, "lake")[0] == ("1", "spam")
 
 
 def test_records_that_get_no_label_as_they_could_not_be_read_are_told(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -91,19 +93,38 @@ def test_near_duplicates_are_found_across_splits_and_labels(planted: Lake, monke
         table = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM vectors")
     vectors = dict(zip(table["item_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
     vectors |= {other: vectors[one], test: vectors[train]}
-    column = pa.array(list(vectors.values()), table.schema.field("vector").type)
-    twins = table.set_column(table.column_names.index("vector"), "vector", column)
-    commit(planted, "twins", Upsert("vectors", twins))
     monkeypatch.chdir(planted.path.parent)
-    [block] = re.findall(r"```python\n(import faiss.*?)```", PAGE, re.DOTALL)
-    found: dict[str, Any] = {}
-    exec(compile(block, "querying.md", "exec"), found)
+    found = near_duplicates(planted, "twins", table, vectors)
     for name, pair in (("across_splits", {test, train}), ("contradictory", {one, other})):
         [row] = found[name].to_dict("records")
         assert {row["item_id"], row["item_id_other"]} == pair
     assert len(found["pairs"]) == 2
     assert found["odd"].nearest.is_monotonic_increasing
     assert len(found["odd"]) == len(vectors)
+
+    alike, last = list(vectors)[:12], list(vectors)[-1]
+    vectors |= dict.fromkeys(alike, vectors[alike[0]])
+    near = 0.96 * np.array(vectors[alike[0]]) + np.sqrt(1 - 0.96**2) * at_right_angles(vectors[alike[0]])
+    pairs = near_duplicates(planted, "crowd", table, vectors | {last: near.tolist()})["pairs"]
+    assert len(pairs[(pairs.item_id == last) | (pairs.item_id_other == last)]) == 10, "found by one of the two alone"
+
+
+def near_duplicates(lake: Lake, stage: str, table: pa.Table, vectors: dict[str, list[float]]) -> dict[str, Any]:
+    """What the lines of the page leave, where the items have these vectors."""
+    column = pa.array(list(vectors.values()), table.schema.field("vector").type)
+    changed = table.set_column(table.column_names.index("vector"), "vector", column)
+    commit(lake, stage, Upsert("vectors", changed))
+    [block] = re.findall(r"```python\n(import faiss.*?)```", PAGE, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(block, "querying.md", "exec"), found)
+    return found
+
+
+def at_right_angles(vector: list[float]) -> npt.NDArray[np.float64]:
+    """A unit vector."""
+    away = np.eye(len(vector))[int(np.argmin(np.abs(vector)))]
+    away -= (away @ vector) * np.array(vector)
+    return away / np.linalg.norm(away)
 
 
 def test_a_frame_of_ones_own_is_joined_by_the_name_of_its_variable(planted: Lake) -> None:

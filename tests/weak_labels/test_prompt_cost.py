@@ -442,6 +442,7 @@ def test_people_see_what_prompts_cost(service: Service, tmp_path: Path, capsys: 
         'from weak_labels import prompt\n\nasks = prompt("Sports?", {"yes": "sports", "no": "other"}, model="tiny")\n'
     )
     opened = Project(project)
+    assert opened.prompt_client is not None
     ingest(opened.lake, opened.ingest_config)
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert "Requests to the language model" not in capsys.readouterr().out
@@ -450,6 +451,11 @@ def test_people_see_what_prompts_cost(service: Service, tmp_path: Path, capsys: 
     assert paid in capsys.readouterr().err
     print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
     assert paid in capsys.readouterr().out
+    with contextlib.closing(sqlite3.connect(opened.prompt_client._paid._path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        opened.prompt_client._paid._file.execute("PRAGMA busy_timeout = 0")
+        print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert "cannot be used: database is locked" in " ".join(capsys.readouterr().out.split())
     assert run_command(["doctor", "--project", str(project)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"language model: {service.url} answers. {paid}" in told

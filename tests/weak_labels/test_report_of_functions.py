@@ -267,7 +267,8 @@ def test_estimate_is_the_label_models_mean_probability(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "learned", "estimate"), [("majority", 0, None), ("majority", 1, None), ("anchored", 1, 1)]
+    ("kind", "learned", "estimate"),
+    [("majority", 0, None), ("majority", 1, None), ("snorkel", 1, None), ("anchored", 0, None), ("anchored", 1, 1)],
 )
 def test_a_function_whose_own_votes_are_all_there_is_has_no_estimate(
     kind: str, learned: int, estimate: float | None, lake: Lake
