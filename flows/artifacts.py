@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
+    Artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -25,7 +26,7 @@ from flows.figures import Rows, cells, curve_picture, figures, functions
 from flows.project import Project
 from flows.stages import RunSummary
 from flows.trigger import deployment_name
-from warehouse import Progress
+from warehouse import Progress, Reader
 from warehouse.maintain import Maintained
 from warehouse.schema import rows_in_words
 from weak_labels.report import lf_report
@@ -79,8 +80,7 @@ def publish_run(project: Project, summary: RunSummary) -> None:
     with project.lake.read() as reader:
         tables = [("stages", _stages(summary), "What each stage of this run did."), *figures(reader)]
         looked_at = {result.stage for result in summary.results}
-        if looked_at & {"vote", "rivals"} and any(result.committed for result in summary.results):
-            # Else they are those of the last run that wrote; of a million records they take ten seconds.
+        if looked_at & {"vote", "rivals"} and _came_after(reader, f"{prefix}-labeling-functions"):
             tables += functions(lf_report(reader))
     try:
         with _asked_twice():
@@ -95,6 +95,20 @@ def publish_run(project: Project, summary: RunSummary) -> None:
         get_run_logger().warning(
             "The artifacts were not stored: %s. `siftline status` and `siftline report` show the same.", error
         )
+
+
+def _came_after(reader: Reader, key: str) -> bool:
+    """Whether anything was committed since Prefect has this artifact: the functions of a million records take seconds.
+
+    What a run committed that then failed, or whose server was away, came after too.
+    """
+    try:
+        with _asked_twice():
+            newest: Any = Artifact.get(key)
+    except _AWAY:
+        return False  # nor could one be stored
+    since = newest and newest.updated
+    return since is None or bool(reader.scalar("SELECT max(committed_at) > ? FROM runs", [since]))
 
 
 def publish_maintenance(project: str, done: Maintained) -> None:

@@ -35,8 +35,11 @@ _ASKED_FOR = {
     401: "it takes no request without its key; set SIFTLINE_PROMPT_API_KEY",
     402: "the account there has no credit left; the answers so far are kept, run again once it has",
     403: "it refuses the key in SIFTLINE_PROMPT_API_KEY, or that key may not use the model",
-    404: "does it have the model that the function names, and does url in [weak_labels.prompt] end before "
-    "/chat/completions?",
+    **dict.fromkeys(
+        (404, 405, 410),
+        "does it have the model that the function names, and does url in [weak_labels.prompt] end before "
+        "/chat/completions?",
+    ),
 }
 """What to look at, by status; asking again changes nothing."""
 _LONGEST_WAIT_S = 60.0

@@ -51,6 +51,7 @@ def test_the_curve_goes_by_labels_also_where_their_number_fell() -> None:
 
 PUBLISHES = """
 import json, sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 import flows.artifacts as artifacts
@@ -62,15 +63,19 @@ before = StageResult(stage="value", token="t", committed=False, detail=detail)
 now = StageResult(stage="value", token="t", committed=True, detail=detail, rows_written={"values": 1200})
 voted = StageResult(stage="vote", token="t", committed=False)
 annotated = StageResult(stage="annotate", token="", committed=False, detail={"simulated answers": 3})
-made = {}
+made, keys = {}, {}
 artifacts.create_table_artifact = lambda table, key, description: made.update({key: [table, description]})
 artifacts.create_markdown_artifact = lambda markdown, key, description: made.update({key: [markdown, description]})
 with report_lake.full_lake(Path(sys.argv[1])) as lake:
     settings = SimpleNamespace(project=SimpleNamespace(name="p"))
     project = SimpleNamespace(lake=lake, settings=settings)
-    artifacts.publish_run(project, RunSummary(passes=1, results=[voted, before]))
-    made["with nothing new"] = sorted(made)
-    artifacts.publish_run(project, RunSummary(passes=1, results=[before, annotated, voted, now]))
+    results = [before, annotated, voted, now]
+    for since, updated in (("now", datetime.now(UTC)), ("long ago", datetime(2026, 1, 1, tzinfo=UTC)), ("never", None)):
+        made.clear()
+        artifacts.Artifact.get = lambda key: updated and SimpleNamespace(updated=updated)
+        artifacts.publish_run(project, RunSummary(passes=1, results=results))
+        keys[since] = sorted(made)
+made["since"] = keys
 print(json.dumps(made))
 """
 
@@ -92,9 +97,9 @@ def test_what_a_run_leaves_in_prefects_view(tmp_path: Path) -> None:
         ("vote", "", ""),
         ("value", "1,200 values", "items 1,200, share of doubt best label removes 0.250"),
     ]
-    assert "p-labeling-functions" in made
-    assert "p-stages" in made["with nothing new"]
-    assert "p-labeling-functions" not in made["with nothing new"], "it stands there, and takes seconds of a million"
+    shown = {since: "p-labeling-functions" in keys for since, keys in made["since"].items()}
+    assert shown == {"now": False, "long ago": True, "never": True}, "of a million records it takes seconds"
+    assert all("p-stages" in keys for keys in made["since"].values())
 
 
 TEXTS = [
