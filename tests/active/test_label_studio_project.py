@@ -208,12 +208,17 @@ def test_answers_on_a_page_without_our_choice_are_told_and_neither_skips_nor_lab
     assert not collect(lake, service, config).detail
 
 
-def test_an_order_that_a_person_changed_is_put_right(studio: StudioInfo, service: LabelStudioService) -> None:
+def test_an_order_and_hidden_suggestions_that_a_person_changed_are_put_right(
+    studio: StudioInfo, service: LabelStudioService
+) -> None:
     service.ensure_project(CLASSES)
     project_id = project_of(studio, service)["id"]
-    api(studio, "PATCH", f"/api/projects/{project_id}/", json={"sampling": "Uniform sampling"})
+    changed = {"sampling": "Uniform sampling", "show_collab_predictions": False}
+    api(studio, "PATCH", f"/api/projects/{project_id}/", json=changed)
+    assert {name: project_of(studio, service)[name] for name in changed} == changed
     service.ensure_project(CLASSES)
-    assert project_of(studio, service)["sampling"] == "Sequential sampling"
+    right = {"sampling": "Sequential sampling", "show_collab_predictions": True}
+    assert {name: project_of(studio, service)[name] for name in changed} == right
 
 
 def test_class_names_are_taken_literally(studio: StudioInfo, service: LabelStudioService) -> None:
