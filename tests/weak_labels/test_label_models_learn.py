@@ -123,6 +123,17 @@ class TestAuto:
         votes = np.where(right, truth[:, None], 1 - truth[:, None])
         assert fit(votes, replace(AUTO, classes=("ham", "spam"))).kind == "anchored_and_majority"
 
+    def test_the_order_of_the_records_decides_nothing_where_gold_labels_do(self) -> None:
+        """Five classes in turns: every fifth gold label is of one class, which a model without it knows nothing of."""
+        config, truth = LabelModelConfig(kind="auto", classes=(*"abcde",)), np.arange(100) % 5
+        generator = np.random.default_rng(5)
+        other = (truth[:, None] + generator.integers(1, 5, (100, 3))) % 5
+        votes = np.where(generator.random((100, 3)) < [0.8, 0.7, 0.6], truth[:, None], other)
+        votes[generator.random((100, 3)) > 0.8] = -1
+        orders = (np.arange(100), generator.permutation(100))
+        in_turns, mixed = (fit(votes[o], config, gold=truth[o]).detail["auto"]["accuracy"]["anchored"] for o in orders)
+        assert in_turns == pytest.approx(mixed, abs=0.03)
+
     @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
     def test_takes_the_majority_where_only_ties_would_go_to_the_rarer_class(self, share: float) -> None:
         # Five functions for each class, all alike: to take one vote against one for the rarer class is nothing learned.
@@ -175,8 +186,9 @@ class TestAuto:
     def test_gold_labels_judge_nothing_that_saw_them(self) -> None:
         # Each function votes on the items of one fold, and that of the first is always wrong: only its items tell so.
         fold_N, train_N = np.arange(50) % 5, np.ones(50, np.bool_)
-        gold_N = np.where(fold_N == 0, 1, 0)
-        votes = VoteMatrix.from_triples(np.arange(50), fold_N, np.zeros(50), items=50, functions=5, classes=2)
+        gold_N = np.arange(50) // 25
+        said_N = np.where(fold_N == 0, 1 - gold_N, gold_N)
+        votes = VoteMatrix.from_triples(np.arange(50), fold_N, said_N, items=50, functions=5, classes=2)
         saw_all = fit_anchored(votes, train_N, gold_N)
         assert (saw_all.posterior(votes.pairs()).argmax(axis=1) == gold_N).all()
         assert choose(votes, train_N, gold_N, saw_all, lambda kind: None)[1]["accuracy"] == {"anchored": 0.8}

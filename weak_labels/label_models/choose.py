@@ -104,7 +104,8 @@ def _by_gold(
     """Each gold label judges a model that did not see it."""
     true_G = gold_N[known]
     guess_G = np.empty(len(known), np.int64)
-    fold_G = np.arange(len(known)) % FOLDS
+    fold_G = np.empty(len(known), np.int64)
+    fold_G[np.argsort(true_G, kind="stable")] = np.arange(len(known)) % FOLDS  # of each class some in every fold
     for fold in range(FOLDS):
         held = known[fold_G == fold]
         seen_N = gold_N.copy()

@@ -19,7 +19,8 @@ from weak_labels.label_models.votes import Ints, VoteMatrix
 VERSION = 9
 """Raised with every change of a label model that could change a probability; 5: votes on an item are dependent; 7: of
 functions that are alike on train items, votes that contradict each other on others count as none; 8: `auto` compares
-what was learned with the majority itself; 9: on halves that are drawn."""
+what was learned with the majority itself; 9: on halves that are drawn, and by gold labels in folds that hold some of
+each class."""
 
 
 def label_model(lake: Lake, config: LabelModelConfig, progress: Progress = silent) -> StageResult:
