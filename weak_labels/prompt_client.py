@@ -10,9 +10,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +23,7 @@ from warehouse.address import authorities, is_own, is_plain_address, way_to_trus
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
 from weak_labels.prompt import Refused
+from weak_labels.run_clock import RunClock
 
 _MAX_BODY_BYTES = 1 << 20
 _UNPACKED = frozenset({"gzip", "deflate", "identity"})
@@ -105,53 +105,6 @@ class PromptConfig:
                 raise SettingsError(f"The prompt setting {name} is {getattr(self, name)}; it must be 0 or more.")
 
 
-class _RunClock:
-    """Seconds in which at least one function waited for answers; safe to use from several threads."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s or float("inf")
-        self._lock = threading.Lock()
-        self._used_s = 0.0
-        self._waiting = 0
-        self._since = 0.0
-
-    def restart(self) -> None:
-        """Give the whole time again."""
-        with self._lock:
-            self._used_s, self._since = 0.0, time.monotonic()
-
-    @contextmanager
-    def waiting(self) -> Generator[None]:
-        """Count the time until the end of this block, once for all who wait beside each other."""
-        with self._lock:
-            if not self._waiting:
-                self._since = time.monotonic()
-            self._waiting += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting -= 1
-                if not self._waiting:
-                    self._used_s += time.monotonic() - self._since
-
-    def left_s(self) -> float:
-        """What is left of the time; infinite without a limit.
-
-        Raises:
-            NotAVote: nothing is left.
-        """
-        with self._lock:
-            left_s = self._limit_s - self._used_s - (time.monotonic() - self._since if self._waiting else 0.0)
-        if left_s <= 0:
-            raise NotAVote(
-                "timeout",
-                f"the time limit of {self._limit_s:g} s for the answers of one run is reached. The answers so far are "
-                "kept, and the next run goes on from there; run_limit_s in [weak_labels.prompt] sets it",
-            )
-        return left_s
-
-
 class PromptClient:
     """Asks the endpoint, or the cache. Safe to use from several threads; a context manager.
 
@@ -169,7 +122,7 @@ class PromptClient:
         self._paid = PaidAnswers(config.cache, config.limit, config.max_requests)
         self._lock = threading.Lock()
         self._next_at = 0.0
-        self._clock = _RunClock(config.run_limit_s)
+        self._clock = RunClock(config.run_limit_s)
         headers = {"Accept-Encoding": "gzip, deflate"}
         headers |= {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
         self._slots = threading.BoundedSemaphore(config.parallel)  # of all threads that ask, not of each
