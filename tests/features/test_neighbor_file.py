@@ -7,6 +7,7 @@ import pytest
 
 from features import approximate, neighbor_file
 from features import begun as begun_file
+from features.begun import Begun
 from features.index import IndexConfig, VectorIndex, build_index, open_index
 from tests.features.test_index_search import brute_force, put_vectors, unit
 from warehouse import Lake
@@ -216,3 +217,18 @@ def test_a_search_that_was_cut_off_goes_on_from_what_it_had_found(
         open_index(lake, config, "e").neighbors(K, lambda done, _: going_on.append(done))
         assert going_on[0] == 0
         (file,) = config.folder.glob("*.npz")
+
+
+def test_what_another_search_found_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all look into the same lists: a text that was edited a little is another vector in the same place."""
+    monkeypatch.setattr(begun_file, "EVERY_S", 0.0)
+    vectors, looks, rows = crowd(20), np.zeros((20, 2), np.int32), np.arange(60).reshape(20, 3)
+    path = tmp_path / "some.begun.npz"
+    Begun.of(path, vectors, looks).keep(rows.astype(np.float32), rows, 7)
+    found = Begun.of(path, vectors, looks).found((20, 3))
+    assert found is not None
+    assert (found[1].tolist(), found[2]) == (rows.tolist(), 7)
+    assert Begun.of(path, vectors, looks).found((20, 4)) is None
+    assert Begun.of(path, vectors, looks + 1).found((20, 3)) is None
+    vectors[3, 0] += 1e-6
+    assert Begun.of(path, vectors, looks).found((20, 3)) is None

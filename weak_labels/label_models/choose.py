@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from warehouse.rounding import percent
+from weak_labels.calibration import folds
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.majority import soft_majority
 from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix
@@ -19,7 +20,6 @@ from weak_labels.losses import softmax
 
 FEWEST_GOLD = 20
 """Covered gold labels below which a comparison of models would be chance."""
-FOLDS = 5
 STANDARD_ERRORS = 1.5
 """By how many standard errors of the paired difference a rival must be ahead."""
 MOST_OVERRULED = 0.05
@@ -104,9 +104,8 @@ def _by_gold(
     """Each gold label judges a model that did not see it."""
     true_G = gold_N[known]
     guess_G = np.empty(len(known), np.int64)
-    fold_G = np.empty(len(known), np.int64)
-    fold_G[np.argsort(true_G, kind="stable")] = np.arange(len(known)) % FOLDS  # of each class some in every fold
-    for fold in range(FOLDS):
+    fold_G = folds(true_G)
+    for fold in np.unique(fold_G):
         held = known[fold_G == fold]
         seen_N = gold_N.copy()
         seen_N[held] = -1
