@@ -3,7 +3,8 @@
 The accuracies become the weights of the view `gold_labels` (see `warehouse/answers.py`), so the label of an item always
 follows from the answers in force, and only the weights wait for this stage. Without items that several people labelled
 nobody can be judged, and the view falls back to the majority. Answers that were asked for because people disagree, or
-because a label looked wrong, judge nobody: their items were chosen for being answered wrongly (decision 0183).
+because a label looked wrong, judge nobody: their items were chosen for being answered wrongly (decision 0183). So are a
+reviewer's, whose opinion outweighs all others and judges nobody either (decision 0228).
 
 In a multi-label project an opinion is a set of classes. Each class of an item is then a yes-or-no question of its own,
 so that everything here works on pairs of item and class, and accuracy is the share of questions answered rightly. The
@@ -16,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ import pyarrow as pa
 
 from active.graph import check_places
 from warehouse import Delete, Lake, Reader, SettingsError, StageResult, Upsert
-from warehouse.answers import FIRST_OPINIONS, UNKNOWN_ACCURACY
+from warehouse.answers import FIRST_OPINIONS, LAST_WORD, UNKNOWN_ACCURACY
 from warehouse.stage import Write, hash_token
 
 STRENGTH = 10.0
@@ -86,8 +88,8 @@ class Opinions:
         return float(np.mean(found)) if found else None
 
 
-def read_opinions(reader: Reader) -> Opinions:
-    """Read opinions as of the view `opinions`, but for those of `FIRST_OPINIONS`; items with one opinion left out.
+def read_opinions(reader: Reader, reviewers: Sequence[str] = ()) -> Opinions:
+    """Read the opinions of `FIRST_OPINIONS` but for those of reviewers; items with one opinion are left out.
 
     In a multi-label project every opinion is one per class: 1 has the class, 0 has it not.
     """
@@ -96,8 +98,10 @@ def read_opinions(reader: Reader) -> Opinions:
     rows = reader.rows(
         f"""
         SELECT item_id, annotator, {said} FROM ({FIRST_OPINIONS})
+        WHERE annotator NOT IN (SELECT unnest(?::VARCHAR[]))
         QUALIFY count(*) OVER (PARTITION BY item_id) > 1 ORDER BY item_id, annotator, {said}
-        """
+        """,
+        [list(reviewers)],
     )
     names = sorted({annotator for _, annotator, _ in rows})
     place = {name: number for number, name in enumerate(names)}
@@ -191,10 +195,16 @@ def accuracies(opinions: Opinions, classes: int) -> Floats:
     return accuracy_A
 
 
-def consensus(lake: Lake) -> StageResult:
-    """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed."""
+def consensus(lake: Lake, reviewers: Sequence[str] = ()) -> StageResult:
+    """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed.
+
+    Args:
+        lake: the warehouse.
+        reviewers: annotators who have the last word; they judge nobody, and nobody judges them.
+    """
     with lake.read() as reader:
-        opinions = read_opinions(reader)
+        opinions = read_opinions(reader, reviewers)
+        people = {name for (name,) in reader.rows("SELECT annotator FROM annotators")} if reviewers else set[str]()
         known = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM annotator_skills ORDER BY annotator")
         measured = reader.arrow(
             "SELECT * EXCLUDE (run_id, committed_at) FROM metrics WHERE series = 'annotators' ORDER BY metric_id"
@@ -202,7 +212,7 @@ def consensus(lake: Lake) -> StageResult:
         gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items or measured.num_rows else 0
         names = reader.class_names()
     classes = 2 if opinions.per_item > 1 else max(len(names), 2, int(opinions.class_id.max(initial=0)) + 1)
-    skills = _skills(opinions, classes)
+    skills = sorted(_skills(opinions, classes) + [_last_word(name) for name in reviewers], key=itemgetter("annotator"))
     alpha = opinions.alpha()
     # Where the alpha is defined no more, a row without one says so: else the last one that was would still be read.
     told = alpha is not None or measured.num_rows > 0
@@ -224,6 +234,11 @@ def consensus(lake: Lake) -> StageResult:
         detail: dict[str, Any] = {"items with several opinions": opinions.items // opinions.per_item}
         if alpha is not None:
             detail["krippendorff_alpha"] = round(alpha, 4)
+        if strangers := sorted(set(reviewers) - people):
+            detail["advice"] = (
+                f"no answer is by {', '.join(strangers)} so far, of [annotate] reviewers. A name counts letter by "
+                "letter, as in the view annotators."
+            )
         return stage.commit(writes, rows_read=len(opinions.item) // opinions.per_item, detail=detail)
 
 
@@ -246,6 +261,10 @@ def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
         }
         for place, name in enumerate(opinions.annotators)
     ]
+
+
+def _last_word(reviewer: str) -> dict[str, Any]:
+    return {"annotator": reviewer, "accuracy": None, "weight": LAST_WORD, "compared": 0}
 
 
 def _metric(alpha: float | None, opinions: Opinions, gold: int, names: Sequence[str]) -> dict[str, Any]:

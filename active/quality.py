@@ -16,6 +16,7 @@ import numpy as np
 from active.graph import Bools, Floats, Rows, Vectors, check_vectors
 from features.index import VectorIndex
 from warehouse import Reader, SettingsError
+from warehouse.answers import LAST_WORD
 from warehouse.one_core import one_core
 
 FOLDS = 5
@@ -58,7 +59,7 @@ class Suspect:
 
 
 def suspects(reader: Reader, index: VectorIndex) -> list[Suspect]:
-    """The labels in force of train items, the most suspicious first.
+    """The labels in force of train items, the most suspicious first; those of reviewers are taken as right.
 
     Args:
         reader: of the warehouse.
@@ -76,8 +77,23 @@ def suspects(reader: Reader, index: VectorIndex) -> list[Suspect]:
     classes = max([named, *(class_id + 1 for _, given in gold for class_id in given)])
     vectors = index.vectors[np.array([place[item] for item, _ in gold], np.int64)]
     generator = np.random.default_rng(0)  # draws the folds
+    reviewed = {
+        item
+        for (item,) in reader.rows(
+            "SELECT o.item_id FROM opinions o JOIN annotator_skills s ON s.annotator = o.annotator WHERE s.weight >= ?",
+            [LAST_WORD],
+        )
+    }
     if reader.scalar("SELECT bool_or(multi_label) FROM classes"):
-        return _suspect_sets(vectors, gold, classes, generator)
+        found = _suspect_sets(vectors, gold, classes, generator)
+    else:
+        found = _suspect_labels(vectors, gold, classes, generator)
+    return [suspect for suspect in found if suspect.item_id not in reviewed]
+
+
+def _suspect_labels(
+    vectors: Vectors, gold: list[tuple[str, tuple[int, ...]]], classes: int, generator: np.random.Generator
+) -> list[Suspect]:
     labels = np.array([class_id for _, (class_id,) in gold], np.int64)
     found, likely = _judged(vectors, labels, classes, generator, rounds=ROUNDS)
     return [

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.cron import check_cron
 from warehouse import Location, SettingsError
 from warehouse.address import is_plain_address
+from warehouse.answers import NAMELESS
 from warehouse.maintain import MOST_DAYS
 
 PREFIX = "SIFTLINE_"
@@ -225,10 +226,21 @@ class AnnotateSection(Section):
     """Show people what the end model and the functions say; else they answer by the text alone."""
     annotators_per_task: int = Field(default=1, ge=1)
     """People who answer each task."""
+    reviewers: tuple[str, ...] = ()
+    """Annotators whose answer is an item's label, whatever others say."""
     second_opinion: float = Field(default=0.1, ge=0, le=1)
     """Share of the label budget for asking again where people disagree."""
     second_look: float = Field(default=0.0, ge=0, le=1)
     """Share of the label budget for asking again about labels that are probably wrong, each at most once."""
+
+    @field_validator("reviewers")
+    @classmethod
+    def _somebody(cls, reviewers: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.strip() in NAMELESS for name in reviewers):
+            raise ValueError("name annotators as the view annotators does; '' and 'unknown' may be anybody")
+        if repeated := sorted(name for name, times in Counter(reviewers).items() if times > 1):
+            raise ValueError(f"named twice: {', '.join(repeated)}")
+        return reviewers
 
 
 class EvaluateSection(Section):

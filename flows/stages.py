@@ -61,7 +61,7 @@ def _vote(project: Project, progress: Progress) -> StageResult:
 
 
 def _consensus(project: Project, progress: Progress) -> StageResult:
-    return consensus(project.lake)
+    return consensus(project.lake, project.settings.annotate.reviewers)
 
 
 def _label_model(project: Project, progress: Progress) -> StageResult:

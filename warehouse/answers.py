@@ -3,7 +3,8 @@
 An *opinion* is the latest label of one annotator for what an item shows now. The gold label is the class with
 the most weight of opinions: that of an annotator with accuracy p among C classes weighs ln(p (C - 1) / (1 - p)), which
 makes the weights log-odds of the class, as in the model of Dawid and Skene with one accuracy per annotator.
-`active/consensus.py` estimates the accuracies; where it has not (yet), all opinions weigh the same: the majority.
+`active/consensus.py` estimates the accuracies; where it has not (yet), all opinions weigh the same: the majority. A
+reviewer's opinion (`[annotate] reviewers`) outweighs all others.
 
 In a multi-label project an opinion is a set of classes, and each class is a question of its own with two answers, to
 which the same weights apply with C = 2: the gold label has the classes that more weight says yes to than no.
@@ -12,11 +13,15 @@ which the same weights apply with C = 2: the gold label has the classes that mor
 UNKNOWN_ACCURACY = 0.8
 """Accuracy of an annotator nobody can judge yet."""
 
+LAST_WORD = 1000.0
+"""Weight of a reviewer's opinion. That of an annotator is seldom above 10, so no crowd outweighs it."""
+
 _ODDS = round(UNKNOWN_ACCURACY / (1 - UNKNOWN_ACCURACY), 6)
 _UNKNOWN = f"ln({_ODDS} * greatest((SELECT count(*) FROM known) - 1, 1))"
 _UNKNOWN_YES_NO = f"ln({_ODDS})"
-_NAMELESS = ("", "unknown")
-WHO = f"CASE WHEN a.annotator IN {_NAMELESS} THEN a.annotation_id ELSE a.annotator END"
+NAMELESS = ("", "unknown")
+"""Names of annotators that say nothing of who it was."""
+WHO = f"CASE WHEN a.annotator IN {NAMELESS} THEN a.annotation_id ELSE a.annotator END"
 """SQL of `person` for an annotation `a`."""
 
 NO_CLASS = "(none)"
@@ -25,7 +30,7 @@ NO_CLASS = "(none)"
 
 def person(annotator: str, annotation_id: str) -> str:
     """Who gave an annotation. Who did not say who he is may be anyone, so his annotations are several people's."""
-    return annotation_id if annotator in _NAMELESS else annotator
+    return annotation_id if annotator in NAMELESS else annotator
 
 
 def labels_in_words(labels: str) -> str:
@@ -105,6 +110,7 @@ GOLD_LABELS = f"""
     ), votes AS (
         SELECT item_id, class_id, count(*) AS n, max(updated_at) AS last_at, max(seconds) AS seconds,
                bool_or(simulated) AS simulated, count(judge) > 0 AS judged,
+               coalesce(max(weight) >= {LAST_WORD}, false) AS reviewed,
                sum(CASE WHEN class_ids IS NULL THEN coalesce(weight, {_UNKNOWN})
                         WHEN list_contains(class_ids, class_id) THEN coalesce(weight, {_UNKNOWN_YES_NO})
                         ELSE -coalesce(weight, {_UNKNOWN_YES_NO}) END) AS weight,
@@ -112,18 +118,22 @@ GOLD_LABELS = f"""
                arg_max(list_contains(class_ids, class_id), (updated_at, annotator, class_ids)) AS latest,
                list(class_ids) FILTER (WHERE class_ids IS NOT NULL) AS sets
         FROM said GROUP BY item_id, class_id
+    ), heaviest AS (
+        -- As exp(weight) is too large for a number where reviewers or hundreds of people spoke.
+        SELECT *, max(weight) OVER (PARTITION BY item_id) AS top FROM votes
     ), shares AS (
-        SELECT *, exp(weight) / (
-                   sum(exp(weight)) OVER item
-                   + greatest((SELECT count(*) FROM known) - count(*) OVER item, 0)
+        SELECT *, exp(weight - top) / (
+                   sum(exp(weight - top)) OVER item
+                   + greatest((SELECT count(*) FROM known) - count(*) OVER item, 0) * exp(-top)
                ) AS confidence,
                sum(n) OVER item AS annotations, count(*) OVER item AS kinds, max(last_at) OVER item AS updated_at,
                bool_or(simulated) OVER item AS any_simulated, bool_or(judged) OVER item AS any_judged,
+               bool_or(reviewed) OVER item AS any_reviewed,
                list_sort(coalesce(
                    list(class_id) FILTER (WHERE round(weight, 9) > 0 OR (round(weight, 9) = 0 AND latest)) OVER item, []
                )) AS chosen,
                min(1 / (1 + exp(-abs(weight)))) OVER item AS least_sure
-        FROM votes WINDOW item AS (PARTITION BY item_id)
+        FROM heaviest WINDOW item AS (PARTITION BY item_id)
     ), winners AS (
         SELECT *, sets IS NOT NULL AS several, CASE WHEN sets IS NULL THEN [class_id] ELSE chosen END AS won,
                CASE WHEN sets IS NULL THEN annotations ELSE n END AS opinions,
@@ -144,7 +154,7 @@ GOLD_LABELS = f"""
            (CASE WHEN several THEN len(list_filter(sets, lambda s: s = won)) ELSE n END)::INTEGER AS agreeing,
            round(CASE WHEN several THEN least_sure ELSE confidence END, 6) AS confidence,
            CASE WHEN opinions = 1 THEN 'single' WHEN different = 1 THEN 'unanimous'
-                WHEN any_judged THEN 'skill' ELSE 'majority' END AS decided_by,
+                WHEN any_reviewed THEN 'reviewer' WHEN any_judged THEN 'skill' ELSE 'majority' END AS decided_by,
            seconds, updated_at, any_simulated AS simulated, won AS class_ids, labels
     FROM named
 """

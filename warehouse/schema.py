@@ -307,13 +307,13 @@ TABLES: tuple[Table, ...] = (
                 "accuracy",
                 "DOUBLE",
                 "Estimated share of right labels, 0 to 1; in a multi-label project of right answers, a yes or no for "
-                "each class.",
+                "each class. None for a reviewer, whose answers decide and judge nobody.",
             ),
             _c(
                 "weight",
                 "DOUBLE",
                 "Log-odds by which an opinion counts: ln(accuracy (C - 1) / (1 - accuracy)), in a multi-label project "
-                "with C = 2.",
+                "with C = 2; 1000 for a reviewer.",
             ),
             _c("compared", "INTEGER", "Items it was estimated on: those with another opinion."),
         ),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from warehouse import answers
 from warehouse.lf_counts import TRAIN, lf_counts
 
-VIEWS_VERSION = 17
+VIEWS_VERSION = 18
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -34,9 +34,9 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         name="gold_labels",
-        comment="One label per item: the opinions weighted by the annotators' skill, else the majority, the latest on "
-        "a tie; none for an item edited since. In a multi-label project a label is a set of classes, maybe an empty "
-        "one, and each class is decided on its own.",
+        comment="One label per item: a reviewer's, else the opinions weighted by the annotators' skill, else the "
+        "majority, the latest on a tie; none for an item edited since. In a multi-label project a label is a set of "
+        "classes, maybe an empty one, and each class is decided on its own.",
         sql=answers.GOLD_LABELS,
     ),
     View(

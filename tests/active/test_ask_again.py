@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from active.ask_again import AskAgainConfig, ask_again
+from active.consensus import consensus
 from active.outbox import QueueConfig
 from active.push import push
+from active.quality import suspects
 from active.queue import collect
 from active.reconcile import reconcile
 from active.task_folder import TaskFolder
@@ -296,6 +298,27 @@ def test_contested_labels_get_another_opinion_within_the_budget_the_least_certai
     collect(lake, folder, CONFIG)
     assert (gold(lake, fresh[0]), row_of(lake, fresh[0])["state"]) == ([1], "answered")
     assert gold(lake, fresh[1]) != []  # the label stays while it is asked again
+
+
+def test_what_a_reviewer_labelled_is_settled(pool: SmallPool, folder: TaskFolder) -> None:
+    lake, (_, classes) = pool.lake, clusters(N)
+    for row, item in enumerate(pool.ids):
+        answer(folder, item, int(classes[row] + (row in (5, 6))) % 3)
+    contested = pool.ids[20]
+    answer(folder, contested, int(classes[20] + 1) % 3, "ben")
+    answer(folder, contested, int(classes[20]), "lead")
+    answer(folder, pool.ids[5], int(classes[5] + 1) % 3, "lead")  # it looks wrong, and is not
+    collect(lake, folder, CONFIG)
+    both = AskAgainConfig(project="p", budget=40, second_opinion=0.1, second_look=0.05)
+    consensus(lake, ["lead"])
+    with lake.read() as reader:
+        listed = {suspect.item_id for suspect in suspects(reader, pool.index())}
+    assert listed == {*pool.ids} - {contested, pool.ids[5]}
+    assert ask_again(lake, pool.index, both).detail == {"second look": 2}
+    push(lake, folder, CONFIG)
+    asked = {item for item in pool.ids if len(folder.find([item])[item]) == 2}
+    assert pool.ids[6] in asked
+    assert not asked & {contested, pool.ids[5]}
 
 
 def test_nobody_is_asked_again_about_what_moved_to_another_split(pool: SmallPool, folder: TaskFolder) -> None:

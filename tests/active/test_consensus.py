@@ -254,6 +254,42 @@ def test_answers_that_other_answers_called_for_judge_nobody(lake: Lake) -> None:
         assert reader.rows("SELECT annotator FROM annotator_skills ORDER BY 1") == [("ann",), ("ben",), ("cem",)]
 
 
+def test_a_reviewer_has_the_last_word_and_judges_nobody(crowd: Lake) -> None:
+    consensus(crowd)
+    with crowd.read() as reader:
+        skills = reader.rows("SELECT annotator, accuracy, weight FROM annotator_skills ORDER BY 1")
+    unanimous = min(item for item, (_, by, _) in gold(crowd).items() if by == "unanimous")
+    right = gold(crowd)[unanimous][0]
+    wrong = (right + 1) % 4
+    say(crowd, {(unanimous, "lead"): wrong, ("i00009", "deputy"): 0}, step=1)
+    assert gold(crowd)[unanimous][0] == right, "four to one"
+
+    result = consensus(crowd, ("lead", "deputy", "led"))
+    assert result.detail["advice"].startswith("no answer is by led so far, of [annotate] reviewers.")
+    assert result.detail["items with several opinions"] == 40
+    assert not consensus(crowd, ("deputy", "led", "lead")).committed
+    assert gold(crowd)[unanimous] == (wrong, "reviewer", 1.0)
+    with crowd.read() as reader:
+        judged = reader.rows(
+            "SELECT annotator, accuracy, weight FROM annotator_skills WHERE accuracy IS NOT NULL ORDER BY annotator"
+        )
+    assert judged == skills, "who corrects what looks wrong says nothing of how right others are"
+
+    say(crowd, {(unanimous, "deputy"): right}, step=2)
+    assert gold(crowd)[unanimous][:2] == (right, "reviewer"), "of two reviewers the others choose"
+    assert consensus(crowd).committed
+    assert gold(crowd)[unanimous][:2] == (right, "skill")
+    assert {by for _, by, _ in gold(crowd).values()} == {"unanimous", "skill"}
+
+
+def test_the_confidence_of_many_opinions_is_a_number(lake: Lake) -> None:
+    """Each of weight ln(4): together more than the exponent of a double."""
+    with lake.stage("ingest", version=1, inputs=()) as stage:
+        stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(1))])
+    say(lake, {("i00000", f"p{n}"): int(n % 10 == 0) for n in range(1000)})
+    assert gold(lake)["i00000"] == (0, "majority", 1.0)
+
+
 def test_with_one_annotator_nobody_is_judged_and_the_label_stands(lake: Lake) -> None:
     with lake.stage("ingest", version=1, inputs=()) as stage:
         stage.commit([Upsert("classes", classes("a", "b")), Upsert("items", items(3))])

@@ -28,6 +28,7 @@ PINNED = {
     15: "fec1f8b68c42e2e2",
     16: "531fe8623182385b",
     17: "e5440a7bc0ee3017",
+    18: "bf84fd7306688891",
 }
 """Hash of the views' text by version."""
 
