@@ -11,6 +11,7 @@ from active import quality
 from active.quality import Suspect
 from flows.cli.main import run_command
 from flows.project import Project
+from flows.stages import run_stage_in_process, run_stages
 from warehouse import connect
 
 PAGE_FOLDER = Path(__file__).parents[2] / "docs"
@@ -102,6 +103,31 @@ def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
     again.write_text(rows.replace("spam", "ham"), "utf-8")
     assert ask(project, "import", str(again)) == 0
     assert labels(project, "lake") == [("1", "ham"), ("2", "ham")]
+
+
+def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
+    project, given = tmp_path / "p", tmp_path / "given.csv"
+    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,two\n", "utf-8")
+    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(project), *options]) == 0
+    given.write_text("id,label,annotator\n1,spam,ann\n1,spam,bob\n1,ham,cem\n2,ham,ann\n2,ham,bob\n", "utf-8")
+    assert ask(project, "import", str(given)) == 0
+    [query] = re.findall(r'siftline sql --output review\.csv "(.+)"', PAGE)
+    [section] = re.findall(r"    \[annotate\]\n    (reviewers = \S+)", PAGE)
+    review, settings = tmp_path / "review.csv", project / "siftline.toml"
+    settings.write_text(settings.read_text("utf-8").replace("[annotate]\n", f"[annotate]\n{section}\n"), "utf-8")
+    assert ask(project, "sql", "--output", str(review), query) == 0
+    [head, row] = review.read_text("utf-8").splitlines()
+    assert (head, row) == (
+        "item_id,label,opinions,content",
+        '1,spam,"[""ann: spam"", ""bob: spam"", ""cem: ham""]",one',
+    )
+    review.write_text(f"{head}\n{row.replace(',spam,', ',ham,')}\n", "utf-8")
+    assert ask(project, "import", str(review), "--annotator", "lead@example.org") == 0
+    run_stages(run_stage_in_process(Project(project)), ["consensus"])
+    assert labels(project, "lake") == [("1", "ham"), ("2", "ham")]
+    assert ask(project, "sql", "--output", str(review), "--force", query) == 0
+    assert review.read_text("utf-8").splitlines() == [head]
 
 
 @pytest.mark.parametrize("several", [False, True])
