@@ -209,10 +209,17 @@ def test_of_several_classes_skill_is_said_to_be_that_of_a_yes_or_no(
                     Upsert("classes", kind),
                     Upsert("metrics", pa.Table.from_pylist([figure])),
                     Append("annotations", twice),
+                    Upsert(
+                        "annotator_skills",
+                        stage.arrow(
+                            "SELECT 'ben' AS annotator, NULL::DOUBLE AS accuracy, 1e3 AS weight, 0 AS compared"
+                        ),
+                    ),
                 ]
             )
         text, _ = written(lake, tmp_path)
     assert "Skill is estimated" in text
+    assert re.search(r"(?s)<bdi>ben</bdi>((?!</tr>).)*>reviewer</td>", text)
     assert ("skill the share of right ones" in text) == several
 
 
