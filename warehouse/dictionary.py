@@ -45,7 +45,7 @@ _COMPUTED = {
     "sent": "Sent, not confirmed by the service yet.",
     "waiting": "Confirmed, waiting for an answer.",
     "answered": "Answered.",
-    "lowest_value": "Value of the least valuable task.",
+    "lowest_value": "Value of the least valuable task; 0 where one was drawn at random or is of an imported label.",
     "highest_value": "Value of the most valuable task.",
     "trained_on": "Items the model learned from.",
     "test_accuracy": "Accuracy that this model was scored with, on the split that is scored: test or what [evaluate] "

@@ -1,6 +1,7 @@
 -- Question: How much of the stream does each labeling function reach, and for which classes?
--- How to read: votes: items it did not abstain on; coverage: their share of the items it was applied to. A function of
---     low coverage and high accuracy is worth keeping; low in both is worth deleting.
+-- How to read: votes: items it did not abstain on; coverage: their share of the items it was applied to. Items of all
+--     splits count; siftline lf report and lf_summary count those of train. A function of low coverage and high accuracy
+--     is worth keeping; low in both is worth deleting.
 SELECT r.lf_name, r.items AS applied_to, coalesce(v.votes, 0) AS votes,
        coalesce(v.votes, 0) / nullif(r.items, 0) AS coverage, v.classes
 FROM lf_reach r

@@ -31,6 +31,7 @@ from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fai
 from flows.report.text import counted, duration, listed
 from flows.stages import UNKNOWN, RunSummary
 from warehouse import Reader
+from warehouse.lf_counts import TRAIN
 from warehouse.rounding import percent, three_decimals
 from weak_labels.report import wilson
 
@@ -186,12 +187,13 @@ def _contradicted(reader: Reader) -> str:
     People answer what was selected as hard, where a good function may be mostly wrong: on the demo one that is right on
     77% of its votes is on 2 of 13. So what the end model says of all its votes stands beside it. One for a rare class
     that is right many times as often as the class is there says much, though it is mostly wrong, and is not named.
+    Votes are those of the train split, as in the report of functions that the line leads to.
     """
     rows = reader.rows(
-        """
+        f"""
         SELECT v.lf_name, count(*), count(*) FILTER (WHERE NOT list_contains(g.class_ids, v.vote)) AS wrong,
                coalesce(avg(s.share), 1)
-        FROM lf_votes v JOIN gold_labels g USING (item_id)
+        FROM lf_votes v JOIN gold_labels g USING (item_id) JOIN ({TRAIN}) t USING (item_id)
         LEFT JOIN (
             SELECT c.class_id, avg(p.probs[c.class_id + 1]) AS share
             FROM latest_predictions p, classes c GROUP BY c.class_id
@@ -207,7 +209,8 @@ def _contradicted(reader: Reader) -> str:
     if found:
         doubted = reader.rows(
             "SELECT v.lf_name, avg((NOT list_contains(p.class_ids, v.vote))::INTEGER) FROM lf_votes v "
-            "JOIN latest_predictions p USING (item_id) WHERE v.lf_name IN (SELECT unnest(?)) GROUP BY v.lf_name",
+            f"JOIN latest_predictions p USING (item_id) JOIN ({TRAIN}) t USING (item_id) "
+            "WHERE v.lf_name IN (SELECT unnest(?)) GROUP BY v.lf_name",
             [list(found)],
         )
         found |= {name: f"{found[name]}; the end model contradicts {percent(share)} of all" for name, share in doubted}

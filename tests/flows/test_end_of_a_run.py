@@ -14,6 +14,7 @@ from flows.project import Project
 from flows.stages import RunSummary
 from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_project
 from warehouse import Append, Delete, StageResult, Upsert
+from weak_labels.report import lf_report
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +277,28 @@ def test_a_function_that_is_mostly_wrong_is_not_named_where_its_class_is_much_ra
             stage.commit([Upsert("predictions", said)])
         print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
         assert ("People contradict most votes of 'list' (11 of 12" in capsys.readouterr().out) == named
+
+
+def test_votes_that_people_contradict_are_counted_as_in_the_report_of_functions(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line sends people to `siftline lf report`, which is of the train split: labels of others made it differ."""
+    opened = Project(shutil.copytree(project, tmp_path / "copy"))
+    with opened.lake.stage("vote", version=1, inputs=(), params={"one": "wrong"}) as stage:
+        wrong = "1::SMALLINT AS vote FROM gold_labels WHERE class_ids <> [1]"
+        votes = stage.arrow(f"SELECT item_id, 'bad' AS lf_name, '1' AS lf_version, 'h' AS input_hash, {wrong}")
+        stage.commit([Upsert("lf_votes", votes)])
+    with opened.lake.stage("ingest", version=1, inputs=(), params={"moved": "one"}) as stage:
+        moved = stage.arrow(
+            "SELECT * EXCLUDE (run_id, committed_at) REPLACE ('test' AS split) FROM items "
+            "WHERE item_id = (SELECT min(item_id) FROM lf_votes WHERE lf_name = 'bad')"
+        )
+        stage.commit([Upsert("items", moved)])
+    with opened.lake.read() as reader:
+        told = next(f.gold_votes for f in lf_report(reader).functions if f.name == "bad")
+        assert reader.scalar("SELECT count(*) FROM lf_votes WHERE lf_name = 'bad'") == told + 1
+    print_summary(opened, RunSummary(passes=1, results=[]), seconds=1.0)
+    assert f"People contradict most votes of 'bad' ({told} of {told}; " in capsys.readouterr().out
 
 
 def test_the_time_of_some_answers_is_not_told_as_that_of_all(
