@@ -34,8 +34,8 @@ _LIBRARY_FOLDERS = (
     Path(__file__).resolve().parent,
 )
 # A cache fills while the function runs; scikit-learn's vectorizers keep an address beside their stop words; the module
-# of a decorated function is named after its folder.
-_NOT_STATE = ("_cache", "_stop_words_id", "__module__")
+# of a decorated function is named after its folder; from 3.12 on Python notes type parameters beside a cached function.
+_NOT_STATE = ("_cache", "_stop_words_id", "__module__", "__type_params__")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, slice)
 _CONTENT = (*_PLAIN, Mapping, list, tuple, set, frozenset, re.Pattern, np.ndarray)
 """Whose methods are followed to them; others, such as a generator of random numbers, are not the user's."""

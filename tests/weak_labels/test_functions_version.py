@@ -503,6 +503,25 @@ def f(batch):
     assert versions(tmp_path, source) == versions(tmp_path, source)
 
 
+def test_a_cached_helper_has_the_same_version_by_each_python(tmp_path: Path) -> None:
+    """From 3.12 on `functools.cache` notes type parameters beside the function, 3.11 does not."""
+    source = """
+import functools
+from weak_labels import vectorized
+
+@functools.cache
+def words():
+    return {"goal"}
+{noted}
+
+@vectorized("sports")
+def f(batch):
+    return [not words().isdisjoint(text.split()) for text in batch.texts]
+"""
+    by_311 = versions(tmp_path, source.replace("{noted}", "vars(words).pop('__type_params__', None)"))
+    assert versions(tmp_path, source.replace("{noted}", "words.__type_params__ = ()")) == by_311
+
+
 def test_version_survives_use(tmp_path: Path) -> None:
     from tests.weak_labels.lf_helpers import batch
     from weak_labels.calls import call_function
