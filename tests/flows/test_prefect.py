@@ -33,6 +33,7 @@ with prefect_api(Path(sys.argv[1])) as url:
     import httpx
     from prefect import flow
     import flows.pipelines as cycle
+    from engine.errors import UnavailableError
     from warehouse import ServiceError, SettingsError, StageResult
 
     calls = []
@@ -62,7 +63,7 @@ with prefect_api(Path(sys.argv[1])) as url:
         return task(str(Project.root), "ingest")
 
     seen = []
-    for kind in (ServiceError, SettingsError):
+    for kind in (ServiceError, UnavailableError, SettingsError):
         calls.clear()
         try:
             once()
@@ -89,11 +90,82 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(tmp_path:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
     seen, let_in, looked = json.loads(ended.stdout.splitlines()[-1])
-    assert seen == [[2, "", "COMPLETED", ["ingest"]], [1, "SettingsError", "FAILED", ["ingest"]]]
+    again = [2, "", "COMPLETED", ["ingest"]]
+    assert seen == [again, again, [1, "SettingsError", "FAILED", ["ingest"]]], "Label Studio, the engine, a setting"
     assert let_in == [False, True, True, 400]
-    assert [line.split(" in ")[0] for line in looked] == ["WARNING ingest: nothing new"], "what is to be looked at"
+    assert {line.split(" in ")[0] for line in looked} == {"WARNING ingest: nothing new"}, "what is to be looked at"
     for word in ("telemetry", "database is locked", "Error logging to API"):
         assert word not in ended.stderr
+
+
+ENDS = """
+import sys, threading
+from pathlib import Path
+from flows.prefect_server import prefect_api
+
+ENDLESS = "SELECT range::VARCHAR AS text FROM range(100000000000) WHERE hash(range) = 1"
+root = Path(sys.argv[1]) / "project"
+root.mkdir()
+(root / "siftline.toml").write_text(
+    '[project]\\nname = "p"\\nclasses = ["a", "b"]\\n[schedule]\\ntimeout_min = 0.05\\n'
+    f'[[sources]]\\nname = "r"\\nquery = "{ENDLESS}"\\n'
+)
+with prefect_api(Path(sys.argv[1])):
+    from prefect.exceptions import Abort
+    import flows.pipelines as pipelines
+    from flows.project import Project
+    from warehouse import WarehouseBusy
+
+    def told(flow):
+        try:
+            state = flow(str(root), return_state=True)
+        except Abort as left:
+            state = left.state
+        print(state.type.value, state.message)
+
+    told(pipelines.collect)
+
+    def busy(project, progress):
+        raise WarehouseBusy("The catalogue is held by another program.")
+
+    pipelines.STAGES = dict.fromkeys(pipelines.STAGES, busy)
+    pipelines.stage_task = pipelines.stage_task.with_options(retry_delay_seconds=0)
+    told(pipelines.collect)
+    beside = Project(root)
+    with beside.only_run():
+        told(pipelines.collect)
+    held, free = threading.Event(), threading.Event()
+
+    def at_work():
+        with beside.only_run():
+            held.set()
+            free.wait(1.0)
+
+    for flow in (pipelines.cycle, pipelines.refresh):
+        held.clear()
+        shorter = threading.Thread(target=at_work)
+        shorter.start()
+        held.wait()
+        told(flow)
+        shorter.join()
+"""
+
+
+def test_only_who_is_told_at_its_door_that_another_run_is_at_work_leaves_and_none_goes_on_for_ever(
+    tmp_path: Path, prefect_database: Path
+) -> None:
+    """Cancelled wakes nobody, so it may be the end of no run that failed; and a cycle does the most, so it waits."""
+    give_prefect_database(tmp_path, prefect_database)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    command = [sys.executable, "-c", ENDS, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=90)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    endless, within, collect, cycle, refresh = ended.stdout.splitlines()
+    assert endless.startswith("FAILED collect failed at stage ingest: The run took longer than 0.05 minutes and was")
+    assert within.startswith("FAILED collect failed at stage ingest: The catalogue is held by another program.")
+    assert collect.startswith("CANCELLED Another run of")
+    assert cycle.startswith("FAILED cycle failed at the beginning: There is no file of labeling functions")
+    assert refresh.startswith("FAILED refresh failed at stage embed"), "it had its turn"
 
 
 TWICE = """

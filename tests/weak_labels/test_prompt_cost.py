@@ -31,6 +31,7 @@ from weak_labels.apply import vote
 from weak_labels.calls import NotAVote
 from weak_labels.paid_answers import PaidAnswers
 from weak_labels.prompt_client import PromptClient, PromptConfig, Refused, _retry_after
+from weak_labels.run_clock import RunClock
 
 ASK = """
 import sys
@@ -327,6 +328,33 @@ def test_a_run_that_waited_long_enough_ends_the_prompts_and_no_other_function(
     assert set(texts) == {f"goal {n}" for n in range(40)} | {"goal new"}
     assert all(texts.count(text) == 1 for text in texts[: asked - 2])  # at most two were under way at the end
     assert len(votes(lake)) == 82
+
+
+def test_the_time_of_a_run_is_counted_once_for_all_who_wait_and_anew_for_the_next_run() -> None:
+    clock = RunClock(10.0)
+
+    def gone_s(seconds: float = 0.1) -> float:
+        """How much of the time is used up by a wait in here."""
+        before = clock.left_s()
+        time.sleep(seconds)
+        return before - clock.left_s()
+
+    with clock.waiting():
+        assert gone_s() >= 0.1
+        with clock.waiting():
+            began, left_s = time.monotonic(), clock.left_s()
+            assert left_s <= 9.9, "who comes later does not begin it anew"
+            assert gone_s() >= 0.1
+        assert left_s - clock.left_s() <= time.monotonic() - began, "who leaves earlier is not counted beside the other"
+        began = time.monotonic()
+        clock.restart()
+        assert 10.0 - clock.left_s() <= time.monotonic() - began, "nor is what they waited in the run before"
+    assert gone_s() == 0, "nobody waits"
+    brief = RunClock(0.05)
+    with brief.waiting():
+        time.sleep(0.06)
+    with pytest.raises(NotAVote, match=r"time limit of 0\.05 s"):
+        brief.left_s()
 
 
 def test_a_request_is_broken_off_when_the_time_of_the_run_is_over(service: Service, tmp_path: Path) -> None:
