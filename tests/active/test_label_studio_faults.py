@@ -167,6 +167,21 @@ def test_of_two_projects_with_the_title_none_is_taken() -> None:
         LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
 
 
+def test_a_page_that_the_server_refuses_though_no_class_goes_is_told_in_the_servers_words() -> None:
+    labels = {"label": {"labels": ["a"], "to_name": ["text"], "type": "Choices", "inputs": []}}
+    project = {"id": 1, "title": "some project", "task_number": 0, "label_config": "", "parsed_label_config": labels}
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if "/validate" in handler.path:
+            return answering(400, '{"detail": "no such tag"}')(handler, body)
+        found = {"release": "1.23.2", "count": 1, "results": [project]}
+        return answering(200, json.dumps(found))(handler, body)
+
+    with http_server(answer) as url, pytest.raises(ServiceRefused, match="no such tag") as raised:
+        LabelStudioService(url, CANARY, "some project", timeout_s=10).ensure_project(("a", "b"))
+    assert "cannot be changed" not in str(raised.value), "nobody is to delete answers for it"
+
+
 def test_an_address_of_a_look_up_is_no_longer_than_proxies_take() -> None:
     project = {"id": 1, "title": "some project", "task_number": 0}
     asked: list[str] = []

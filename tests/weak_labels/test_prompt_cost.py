@@ -330,6 +330,28 @@ def test_a_run_that_waited_long_enough_ends_the_prompts_and_no_other_function(
     assert len(votes(lake)) == 82
 
 
+@pytest.mark.parametrize("limit", ["rate", "busy"])
+def test_no_wait_between_requests_is_longer_than_what_is_left_of_the_run(
+    service: Service, tmp_path: Path, limit: str
+) -> None:
+    service.failures = [(503, {"retry-after": "8"}, b"")] if limit == "busy" else []
+    slow = {"requests_per_minute": 7.5} if limit == "rate" else {}
+    began = time.monotonic()
+    given = settings(service, tmp_path, run_limit_s=0.5, **slow)
+    with PromptClient(given) as client, pytest.raises(NotAVote, match="time limit"):
+        client.ask("tiny", "q", ["one", "two"] if limit == "rate" else ["one"])
+    assert time.monotonic() - began < 6
+
+
+def test_a_failure_after_one_with_500_is_none_of_the_text(service: Service, tmp_path: Path) -> None:
+    """Else it would be a fault of its item, which no later run asks about."""
+    with PromptClient(settings(service, tmp_path, attempts=2)) as client:
+        assert client.ask("tiny", "q", ["a goal"]) == ["Yes."]
+        service.failures = [(500, {}, b""), (200, {"content-encoding": "gzip"}, b"no gzip")]
+        with pytest.raises(NotAVote, match="failed 2 times, last with DecodingError"):
+            client.ask("tiny", "q", ["another goal"])
+
+
 def test_the_time_of_a_run_is_counted_once_for_all_who_wait_and_anew_for_the_next_run() -> None:
     clock = RunClock(10.0)
 
