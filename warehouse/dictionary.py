@@ -20,8 +20,8 @@ _COMPUTED = {
     "updated_at": "When the latest of these answers was saved.",
     "annotations": "Answers in force for this item.",
     "agreeing": "Those of them that gave this label.",
-    "decided_by": "single, unanimous, reviewer (one of `[annotate] reviewers` said it), skill (opinions weighted by "
-    "`annotator_skills`) or majority.",
+    "decided_by": "single or unanimous; where answers differ reviewer (one of `[annotate] reviewers` said it), skill "
+    "(weighted by `annotator_skills`) or majority.",
     "opinions": "Who said what.",
     "labelled": "Labels that were not withdrawn, also of items edited since, which `gold_labels` leaves out.",
     "skipped": "Tasks skipped.",

@@ -1,8 +1,9 @@
 -- Question: Which two annotators disagree beyond chance?
 -- How to read: kappa is Cohen's: 1 is full agreement, 0 is what chance gives. Read it only where items is at least
---     about 30; below 0.6 talk to the two, or sharpen the guidelines for the classes they mix up. Empty while no
---     item was answered twice. Items that were asked again because people disagree or a label looked wrong count too, so
---     with many of them kappa is too low. In a multi-label project two answers agree when they name the same classes.
+--     about 30; below 0.6 talk to the two, or sharpen the guidelines for the classes they mix up. Empty while no item
+--     was answered twice. Items that were asked again because people disagree or a label looked wrong count too, and
+--     so do those that a reviewer looked at, so with many of them kappa is too low. In a multi-label project two
+--     answers agree when they name the same classes.
 WITH answers AS (
     SELECT item_id, annotator, coalesce(class_ids, [class_id]) AS class_ids
     FROM opinions WHERE annotator NOT IN ('', 'unknown')

@@ -300,24 +300,26 @@ def test_contested_labels_get_another_opinion_within_the_budget_the_least_certai
     assert gold(lake, fresh[1]) != []  # the label stays while it is asked again
 
 
-def test_what_a_reviewer_labelled_is_settled(pool: SmallPool, folder: TaskFolder) -> None:
+def test_what_a_reviewer_labelled_is_settled_unless_another_differs(pool: SmallPool, folder: TaskFolder) -> None:
     lake, (_, classes) = pool.lake, clusters(N)
     for row, item in enumerate(pool.ids):
-        answer(folder, item, int(classes[row] + (row in (5, 6))) % 3)
-    contested = pool.ids[20]
+        answer(folder, item, int(classes[row] + (row in (5, 6)) + 2 * (row == 21)) % 3)
+    contested, undecided = pool.ids[20:22]
     answer(folder, contested, int(classes[20] + 1) % 3, "ben")
     answer(folder, contested, int(classes[20]), "lead")
+    answer(folder, undecided, int(classes[21]), "lead")
+    answer(folder, undecided, int(classes[21] + 1) % 3, "deputy")
     answer(folder, pool.ids[5], int(classes[5] + 1) % 3, "lead")  # it looks wrong, and is not
     collect(lake, folder, CONFIG)
     both = AskAgainConfig(project="p", budget=40, second_opinion=0.1, second_look=0.05)
-    consensus(lake, ["lead"])
+    consensus(lake, ["lead", "deputy"])
     with lake.read() as reader:
         listed = {suspect.item_id for suspect in suspects(reader, pool.index())}
-    assert listed == {*pool.ids} - {contested, pool.ids[5]}
-    assert ask_again(lake, pool.index, both).detail == {"second look": 2}
+    assert listed == {*pool.ids} - {contested, undecided, pool.ids[5]}
+    assert ask_again(lake, pool.index, both).detail == {"disagreement": 1, "second look": 2}
     push(lake, folder, CONFIG)
     asked = {item for item in pool.ids if len(folder.find([item])[item]) == 2}
-    assert pool.ids[6] in asked
+    assert {undecided, pool.ids[6]} <= asked
     assert not asked & {contested, pool.ids[5]}
 
 

@@ -124,6 +124,8 @@ with prefect_api(Path(sys.argv[1])):
         print(state.type.value, state.message)
 
     told(pipelines.collect)
+    settings = root / "siftline.toml"  # the others are to end by themselves, also on a slow machine
+    settings.write_text(settings.read_text().replace("timeout_min = 0.05", ""))
 
     def busy(project, progress):
         raise WarehouseBusy("The catalogue is held by another program.")
@@ -158,7 +160,7 @@ def test_only_who_is_told_at_its_door_that_another_run_is_at_work_leaves_and_non
     give_prefect_database(tmp_path, prefect_database)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     command = [sys.executable, "-c", ENDS, str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=90)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
     endless, within, collect, cycle, refresh = ended.stdout.splitlines()
     assert endless.startswith("FAILED collect failed at stage ingest: The run took longer than 0.05 minutes and was")

@@ -219,6 +219,7 @@ def test_of_several_classes_skill_is_said_to_be_that_of_a_yes_or_no(
             )
         text, _ = written(lake, tmp_path)
     assert "Skill is estimated" in text
+    assert "labels count by it; what a reviewer says is the label." in text
     assert re.search(r"(?s)<bdi>ben</bdi>((?!</tr>).)*>reviewer</td>", text)
     assert ("skill the share of right ones" in text) == several
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from active.consensus import consensus
 from features.ingest import IngestConfig, ingest
 from features.sources import SourceConfig
 from tests.active.test_consensus import say
@@ -82,6 +83,18 @@ def test_opinions_weigh_by_skill_class_by_class(lake: Lake) -> None:
         stage.commit([Upsert("annotator_skills", pa.table(skills))])
     with lake.read() as reader:
         assert reader.rows("SELECT class_ids, decided_by FROM gold_labels") == [([0], "skill")]
+
+
+def test_a_reviewers_set_is_the_label_also_without_a_class_and_judges_nobody(lake: Lake) -> None:
+    several(lake, "a", "b", "c")
+    people = {(f"i{n:05}", who): [0] for n in range(3) for who in ("ann", "ben")}
+    say(lake, people | {("i00000", "lead"): [], ("i00001", "lead"): [0, 2]})
+    assert consensus(lake, ["lead"]).detail["items with several opinions"] == 3
+    with lake.read() as reader:
+        found = reader.rows("SELECT label, confidence, decided_by FROM gold_labels ORDER BY item_id LIMIT 2")
+        skills = reader.rows("SELECT annotator, accuracy IS NULL, compared FROM annotator_skills ORDER BY 1")
+    assert found == [("(none)", 1.0, "reviewer"), ("a, c", 1.0, "reviewer")]
+    assert skills == [("ann", False, 3), ("ben", False, 3), ("lead", True, 0)]
 
 
 def test_predictions_are_the_classes_from_one_half_on(lake: Lake) -> None:
