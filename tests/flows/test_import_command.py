@@ -22,6 +22,14 @@ def ask(project: Path, *arguments: str) -> int:
     return run_command([*arguments, "--project", str(project)])
 
 
+def mail(folder: Path, *options: str) -> Path:
+    """A project of two records, of which one looks like a formula."""
+    (folder / "mail.csv").write_text("id,text\n1,=one\n2,two\n", "utf-8")
+    given = ["--source", str(folder / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
+    assert run_command(["init", str(folder / "p"), *given, *options]) == 0
+    return folder / "p"
+
+
 def labels(project: Path, lake: str) -> list[tuple[object, ...]]:
     with connect(project / lake) as reader:
         return reader.rows("SELECT item_id, label FROM gold_labels ORDER BY 1")
@@ -86,17 +94,14 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
 
 
 def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
-    project, given = tmp_path / "p", tmp_path / "given.csv"
-    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,two\n", "utf-8")
-    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
-    assert run_command(["init", str(project), *options]) == 0
+    project, given = mail(tmp_path), tmp_path / "given.csv"
     given.write_text("id,label,annotator\n1,spam,ann\n1,spam,bob\n2,ham,ann\n", "utf-8")
     assert ask(project, "import", str(given)) == 0
     [query] = re.findall(r'siftline sql --output again\.csv "(.+)"', PAGE)
     again = tmp_path / "again.csv"
     assert ask(project, "sql", "--output", str(again), query.replace("'grain'", "'spam'")) == 0
     rows = again.read_text("utf-8")
-    assert sorted(rows.split()) == ["1,ann,one,spam", "1,bob,one,spam", "item_id,annotator,content,label"]
+    assert sorted(rows.split()) == ["1,ann,'=one,spam", "1,bob,'=one,spam", "item_id,annotator,content,label"]
     given.write_text("id,label\n1,ham\n", "utf-8")
     assert ask(project, "import", str(given), "--annotator", "chief") == 0
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
@@ -106,10 +111,7 @@ def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
 
 
 def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
-    project, given = tmp_path / "p", tmp_path / "given.csv"
-    (tmp_path / "mail.csv").write_text("id,text\n1,one\n2,two\n", "utf-8")
-    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
-    assert run_command(["init", str(project), *options]) == 0
+    project, given = mail(tmp_path), tmp_path / "given.csv"
     given.write_text("id,label,annotator\n1,spam,ann\n1,spam,bob\n1,ham,cem\n2,ham,ann\n2,ham,bob\n", "utf-8")
     assert ask(project, "import", str(given)) == 0
     [query] = re.findall(r'siftline sql --output review\.csv "(.+)"', PAGE)
@@ -120,7 +122,7 @@ def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
     [head, row] = review.read_text("utf-8").splitlines()
     assert (head, row) == (
         "item_id,label,opinions,content",
-        '1,spam,"[""ann: spam"", ""bob: spam"", ""cem: ham""]",one',
+        '1,spam,"[""ann: spam"", ""bob: spam"", ""cem: ham""]",\'=one',
     )
     review.write_text(f"{head}\n{row.replace(',spam,', ',ham,')}\n", "utf-8")
     assert ask(project, "import", str(review), "--annotator", "lead@example.org") == 0
@@ -135,10 +137,7 @@ def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
 def test_what_suspects_lists_is_corrected_and_imported(
     form: str, several: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project, file = tmp_path / "p", tmp_path / f"again.{form}"
-    (tmp_path / "mail.csv").write_text("id,text\n1,=one\n2,two\n", "utf-8")
-    options = ["--source", str(tmp_path / "mail.csv"), "--classes", "ham,spam", "--id", "id"]
-    assert run_command(["init", str(project), *options, *["--multi-label"] * several]) == 0
+    project, file = mail(tmp_path, *["--multi-label"] * several), tmp_path / f"again.{form}"
     file.write_text("id,label\n1,ham\n2,ham\n" if form == "csv" else '{"id": 1, "label": "ham"}\n', "utf-8")
     assert ask(project, "import", str(file), "--annotator", "ann") == 0
     found = [Suspect(item_id="1", labels=(0,), likely=(1,), suspicion=0.9, in_question=0 if several else None)]
