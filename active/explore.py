@@ -116,8 +116,9 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
 
     The models are those of the cycles in which the items were labelled, so the present one is rather better: after many
     cycles much better, as the items that were answered last tell. Of these too few are hard ones, which selection asks
-    for first. People saw what the models said as a suggestion, which may have led some. Items whose text was edited
-    after people had been asked are left out: what a model said was about another text.
+    for first. Items that were drawn for it are asked about without a suggestion, which people follow more often than
+    they would say the same; those that were selected for another reason had one. Items whose text was edited after
+    people had been asked are left out: what a model said was about another text.
 
     Args:
         reader: of the warehouse.

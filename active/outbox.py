@@ -50,7 +50,7 @@ class QueueConfig:
         content: what a task shows of its item.
         annotators_per_task: people who have to answer or skip a task before it counts as answered.
         multi_label: an item may have several classes or none.
-        suggest: tasks show what the end model and the functions say.
+        suggest: tasks show what the end model and the functions say; those of the fair sample never do.
     """
 
     project: str

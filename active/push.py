@@ -54,8 +54,7 @@ def push_alone(lake: Lake, service: AnnotationService, config: QueueConfig, prog
     elsewhere = [row for row in stored if not service.gave(row["item_id"], row["task_id"])]
     if rows or elsewhere:
         refuse_other(lake, service, config)
-    if not config.suggest:
-        rows = [_by_the_text_alone(row) if row["state"] == "planned" else row for row in rows]
+    rows = [_by_the_text_alone(row) if _without_suggestion(row, config) else row for row in rows]
     made = bool(rows or stored) and ensure_project(service, config)
     # Deleted there, or the service began anew or was set back: it is asked about each, and sent what it lacks.
     gone = _gone(service, here)
@@ -88,6 +87,11 @@ def push_alone(lake: Lake, service: AnnotationService, config: QueueConfig, prog
         },
         seconds=stage.elapsed_s(),
     )
+
+
+def _without_suggestion(row: Row, config: QueueConfig) -> bool:
+    """Whether people are to answer by themselves, as always where their answer says how right the model is."""
+    return row["state"] == "planned" and (not config.suggest or is_explored(row["reason"]))
 
 
 def _by_the_text_alone(row: Row) -> Row:

@@ -1,5 +1,6 @@
 """Exploration leaves a sample that selection cannot bias, quotas hold, and the outlook says what more labels bring."""
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -11,9 +12,12 @@ import pyarrow as pa
 import pytest
 
 from active.explore import EXPLORED, FairScore, exploration_order, fair_sample, score_fair_sample
+from active.outbox import QueueConfig
 from active.pool import read_pool
+from active.push import push
 from active.select import SelectConfig, select
 from active.stopping import outlook
+from active.task_folder import TaskFolder
 from active.value import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, predictions, sets, small_pool
 from warehouse import Lake, SettingsError, Upsert
@@ -53,6 +57,18 @@ def test_the_fair_sample_is_the_begin_of_an_order_that_selection_does_not_know(l
     assert len(fair) >= 12
     assert fair == order[: len(fair)]
     assert set(explored) <= set(fair)
+
+
+def test_who_answers_for_the_fair_sample_is_not_told_what_the_model_says(lake: Lake, tmp_path: Path) -> None:
+    pool, _ = filled(lake, tmp_path)
+    rows = one_round(pool, SelectConfig(project="p", batch=16, budget=64, explore=0.25))
+    push(lake, TaskFolder(tmp_path / "tasks", "p"), QueueConfig(project="p", classes=CLASSES))
+    tasks = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "tasks").glob("*.json")]
+    drawn = {item for item, reason, _ in rows if reason == EXPLORED}
+    assert {task["data"]["item_id"] for task in tasks if "predictions" not in task} == drawn
+    assert 0 < len(drawn) < len(tasks) == 16
+    with lake.read() as reader:
+        assert {item for (item,) in reader.rows("SELECT item_id FROM queue WHERE prediction = -1")} == drawn
 
 
 def test_the_fair_sample_goes_on_behind_a_skipped_item_and_ends_before_an_open_one(lake: Lake, tmp_path: Path) -> None:
