@@ -79,31 +79,38 @@ def sentence(figures: Figures) -> str:
     """What it comes to, for the README."""
     curves, seeds = _curves(figures), figures["parts"]["strategies"]["seeds"]
     means, strategies = mean_curve(curves), _common(curves)
-    shares: dict[str, float] = {}
-    for strategy in strategies:
-        found = list(_shares(curves, strategy).values())
-        shares[strategy] = sum(max(BUDGETS) / REFERENCE if share is None else share for share in found) / len(found)
+    most = max(BUDGETS) / REFERENCE
+
+    def share(found: Mapping[str, float | None]) -> float:
+        return sum(most if of is None else of for of in found.values()) / len(found)
+
+    def by_set(found: Mapping[str, float | None]) -> str:
+        order = sorted(found, key=lambda name: most if found[name] is None else found[name])
+        least, worst = order[0], order[-1]
+        return f"{share({least: found[least]}):.0%} on {least} to {share({worst: found[worst]}):.0%} on {worst}"
+
+    needed = {strategy: _shares(curves, strategy) for strategy in strategies}
     others = [name for name in strategies if name not in STRATEGIES]
-    rival = min(others, key=lambda name: shares[name])
+    rival = min(others, key=lambda name: share(needed[name]))
     first = [budget for budget in BUDGETS if max(means, key=lambda name: means[name][budget]) == OURS]
     named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
     where = f"each of {budgets} labels" if first == list(BUDGETS) else f"{best_at or 'none'} of {budgets} labels"
-    whole = figures["parts"].get("end_model")
-    share = end_model_share(whole["curves"], f"{MAPPED} {OURS}") if whole else None
     besides = ""
-    if whole and share is not None:
+    if whole := figures["parts"].get("end_model"):
+        found = _shares(whole["curves"], f"{MAPPED} {OURS}", f"{MAPPED} {RIVAL}")
         besides = (
             "\nThe end model of `siftline run`, which sees vectors through a map that needs no labels\n"
             "([0169](docs/decisions/0169-what-the-end-model-sees-of-vectors.md)), needs with `value`\n"
-            f"{share:.0%} of {REFERENCE} labels for what all of {REFERENCE} random ones give it without that map\n"
-            f"({whole['seeds']} seeds)."
+            f"{share(found):.0%} of the labels for what it makes of {REFERENCE} random ones ({by_set(found)};\n"
+            f"{whole['seeds']} seeds)."
         )
     return (
-        f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors and\n"
-        f"classifier for all) `value` needs {shares[OURS]:.0%} of {REFERENCE} labels for what random picks reach with\n"
-        f"all of them; the best of {len(others)} strategies of other libraries, {rival}, needs\n"
-        f"{shares[rival]:.0%}. Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
+        f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors\n"
+        f"and classifier for all) `value` needs {share(needed[OURS]):.0%} of {REFERENCE} labels for what random picks\n"
+        f"reach with all of them ({by_set(needed[OURS])}); the best of {len(others)} strategies of other libraries,\n"
+        f"{rival}, needs {share(needed[rival]):.0%} ({by_set(needed[rival])}).\n"
+        f"Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
         f"{where} ([selection](docs/benchmarks/selection.md)).{besides}"
     )
 
@@ -243,10 +250,11 @@ def _below_random(curves: Mapping[str, Figures], seeds: int) -> Sequence[str]:
     return found
 
 
-def _shares(curves: Mapping[str, Figures], strategy: str) -> dict[str, float | None]:
+def _shares(curves: Mapping[str, Figures], strategy: str, reference: str = RIVAL) -> dict[str, float | None]:
+    """Share of 256 labels that a strategy needs for what another reaches with all of them, by set; None for never."""
     shares: dict[str, float | None] = {}
     for name in curves:
-        needed = labels_for(curves[name][strategy], curves[name][RIVAL][str(REFERENCE)]["mean"])
+        needed = labels_for(curves[name][strategy], curves[name][reference][str(REFERENCE)]["mean"])
         shares[name] = None if needed is None else needed / REFERENCE
     return shares
 
@@ -300,20 +308,13 @@ def _end_model(curves: Mapping[str, Figures]) -> Table:
     rows: list[list[str]] = []
     for kind in END_MODEL:
         means = [sum(of[kind][str(budget)]["mean"] for of in curves.values()) / len(curves) for budget in budgets]
-        share = end_model_share(curves, kind)
-        needed = "never" if share is None else f"{share:.0%}"
+        shares = list(_shares(curves, kind, f"{AS_THEY_ARE} {RIVAL}").values())
+        reached = [share for share in shares if share is not None]
+        needed = f"{sum(reached) / len(reached):.0%}" if len(reached) == len(shares) else "never"
         rows.append([kind, *(f"{mean:.3f}" for mean in means), needed])
     title = f"The product's end model without functions, mean of {len(curves)} sets"
     needed = f"of {REFERENCE} labels for what random ones reach with vectors as they are"
     return Table(title, ["", *map(str, budgets), needed], rows)
-
-
-def end_model_share(curves: Mapping[str, Figures], kind: str) -> float | None:
-    """Share of 256 labels that reaches what so many random ones do with vectors as they are, mean of the sets."""
-    reference = f"{AS_THEY_ARE} {RIVAL}"
-    found = [labels_for(of[kind], of[reference][str(REFERENCE)]["mean"]) for of in curves.values()]
-    reached = [labels for labels in found if labels is not None]
-    return sum(reached) / len(reached) / REFERENCE if len(reached) == len(found) else None
 
 
 def _again(curves: Mapping[str, Figures], entry: Figures) -> Table:
