@@ -115,6 +115,20 @@ def test_calibration_is_of_what_was_said_before_anybody_answered(planted: Lake) 
         assert reader.scalar("SELECT count(*) FROM latest_predictions JOIN gold_labels USING (item_id, class_id)") == 0
 
 
+def test_calibration_tells_apart_what_was_drawn_at_random(planted: Lake) -> None:
+    [row] = ask(planted, "calibration")
+    assert (row["at_random"], row["accuracy_at_random"]) == (0, None)
+    with planted.read() as reader:
+        tasks = reader.arrow("SELECT * EXCLUDE (run_id, committed_at) FROM queue WHERE state = 'answered' LIMIT 3")
+    drawn = [{**task, "reason": EXPLORED} for task in tasks.to_pylist()]
+    commit(planted, "drawn", Upsert("queue", pa.Table.from_pylist(drawn, schema=tasks.schema)))
+    with planted.read() as reader:
+        said = reader.scalar("SELECT class_id FROM gold_labels WHERE item_id = ?", [drawn[0]["item_id"]])
+    commit(planted, "corrected", answer(drawn[0]["item_id"], (int(said) + 1) % 3, who="ann <b>"))
+    [row] = ask(planted, "calibration")
+    assert (row["items"], row["accuracy"], row["at_random"], row["accuracy_at_random"]) == (16, 15 / 16, 3, 2 / 3)
+
+
 def test_annotators_who_disagree_are_told_with_their_kappa(planted: Lake) -> None:
     assert ask(planted, "agreement-between-annotators") == []
     for n, item in enumerate(("i000", "i001", "i002", "i003")):
