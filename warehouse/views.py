@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from warehouse import answers
 from warehouse.lf_counts import TRAIN, lf_counts
 
-VIEWS_VERSION = 18
+VIEWS_VERSION = 19
 """Raised with every change of a view's text: whoever opens an older warehouse to write brings its views to this one."""
 
 
@@ -80,7 +80,8 @@ VIEWS: tuple[View, ...] = (
             SELECT i.item_id, i.content, i.split,
                    coalesce(g.label, p.label) AS label,
                    CASE WHEN g.item_id IS NOT NULL THEN 'gold' ELSE 'predicted' END AS label_source,
-                   CASE WHEN g.item_id IS NOT NULL THEN 1.0 ELSE p.confidence END AS confidence,
+                   CASE WHEN g.agreeing = g.annotations THEN 1.0
+                        ELSE coalesce(g.confidence::FLOAT, p.confidence) END AS confidence,
                    coalesce(g.simulated, false) AS simulated,
                    p.probs,
                    coalesce(g.labels, p.labels) AS labels

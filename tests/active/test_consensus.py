@@ -135,9 +135,13 @@ def test_skills_follow_from_the_answers_and_make_the_labels_better_than_the_majo
     with crowd.read() as reader:
         people = reader.rows("SELECT annotator, labelled, compared, accuracy, labels_per_hour FROM annotators")
         assert reader.scalar("SELECT count(*) FROM contested") == sum(by == "skill" for _, by, _ in after.values())
+        sure = dict(reader.rows("SELECT item_id, confidence FROM training_set"))
         value = reader.scalar("SELECT value FROM metrics WHERE series = 'annotators'")
         agreement = dict(reader.rows("SELECT annotator, agreement FROM annotators"))
         said = {(item, who): one for item, who, one in reader.rows("SELECT item_id, annotator, class_id FROM opinions")}
+    assert sure == {
+        item: 1 if by == "unanimous" else pytest.approx(confidence) for item, (_, by, confidence) in after.items()
+    }
     skill = {who: accuracy for who, _, _, accuracy, _ in people}
     assert min(skill["ann"], skill["ben"]) > 0.85
     assert max(skill["cem"], skill["dan"]) < 0.65
