@@ -82,8 +82,8 @@ _IN_VIEW = {
         "training_set",
         "confidence",
     ): "How sure the end model is of its label, which may be more or less than it is right "
-    "(`siftline questions calibration`); 1 where people gave the label, and where they disagree what `gold_labels` has. "
-    "In a multi-label project of the least sure yes or no of its classes, so all of them are right less often.",
+    "(`siftline questions calibration`); 1 where people gave the label, and where they disagree what `gold_labels` "
+    "has. In a multi-label project of the least sure yes or no of its classes, so all of them are right less often.",
 }
 """Columns of views that share their name with one of a table they read, and mean something else."""
 
