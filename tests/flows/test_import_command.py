@@ -148,7 +148,7 @@ def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
         "item_id,label,opinions,content",
         '1,spam,"[""ann: spam"", ""bob: spam"", ""cem: ham""]",\'=one',
     )
-    lists, [as_lists] = tmp_path / "lists.jsonl", re.findall(r"`(select item_id,\sg\.labels .+?)`", PAGE)
+    lists, [as_lists] = tmp_path / "lists.jsonl", re.findall(r"`(select item_id,\s+g\.labels [^`]+)`", PAGE)
     assert ask(project, "sql", "--output", str(lists), as_lists.replace("\n", " ")) == 0
     assert json.loads(lists.read_text("utf-8"))["label"] == ["spam"]
     review.write_text(f"{head}\n{row.replace(',spam,', ',ham,')}\n", "utf-8")
