@@ -173,6 +173,8 @@ def _letters(name: str) -> int:
 def updated(config: str, page: Page) -> str:
     """A page as it is on the server with its classes brought up to date, and all else as a person left it.
 
+    So is the order of the classes, behind which new ones stand.
+
     Returns:
         The changed page; a new one where nobody redesigned the old one, or where that does not show all it must or
         cannot be changed.
@@ -186,13 +188,15 @@ def updated(config: str, page: Page) -> str:
     found = [choices for choices in root.iter("Choices") if choices.get("name") == LABEL]
     if len(found) != 1 or any(option.tag not in ("Choice", ElementTree.Comment) for option in found[0]):
         return label_config(page)
+    # An answer has a choice's alias where there is one: that is then the class, and the value only what people see.
+    options = {option.get("alias") or option.get("value"): option for option in found[0] if option.tag == "Choice"}
+    places = {name: place for place, name in enumerate(options)}
+    page = replace(page, classes=tuple(sorted(page.classes, key=lambda name: places.get(name, len(places)))))
     if _is_ours(config, root, page):
         return label_config(page)  # columns, words and keys go by the classes
     if _takes_several(found[0]) != page.multi_label:
         found[0].set("choice", "multiple" if page.multi_label else "single-radio")
         found[0].set("required", "false" if page.multi_label else "true")
-    # An answer has a choice's alias where there is one: that is then the class, and the value only what people see.
-    options = {option.get("alias") or option.get("value"): option for option in found[0] if option.tag == "Choice"}
     tail = found[0][0].tail if len(found[0]) else "\n"
     for option in found[0].findall("Choice"):
         found[0].remove(option)

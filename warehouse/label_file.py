@@ -180,6 +180,7 @@ def _whole(what: str, text: str) -> str:
 
 
 def _names(what: str, item_id: object, label: object) -> tuple[str, ...]:
+    label = _list_or_name(label) if isinstance(label, str) else label
     names = label if isinstance(label, list) else [label]
     if any(not isinstance(name, str) for name in names) or len(set(map(str, names))) != len(names):
         numbers = f" Names of numbers: {OTHER_TOOLS}." if any(isinstance(name, int | float) for name in names) else ""
@@ -324,14 +325,16 @@ def _csv_rows(path: Path, keys: tuple[str, ...]) -> Iterable[dict[str, Any]]:
         for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"the row that ends in line {rows.line_num} has more or fewer cells than the header")
-            yield {**row, "label": _list_or_name(row["label"])}
+            yield row
 
 
 def _list_or_name(label: str) -> Any:
-    """A JSON list, or Label Studio's `{"choices": [...]}`; what only begins like one is a name, such as `[urgent]`."""
+    """The list that a text is: a JSON list, as a cell of CSV or a field of metadata has it, or Label Studio's
+    `{"choices": [...]}`; what only begins like one is a name, such as `[urgent]`.
+    """
     try:
         found = json.loads(label) if label.startswith(("[", '{"choices":')) else label
-    except ValueError:
+    except (ValueError, RecursionError):
         return label
     return found["choices"] if isinstance(found, dict) else found
 

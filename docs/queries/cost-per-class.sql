@@ -6,7 +6,8 @@ WITH answers AS (
     SELECT seconds, unnest(CASE WHEN class_ids = [] THEN [-2] ELSE coalesce(class_ids, [class_id]) END) AS class_id
     FROM current_annotations WHERE action <> 'deleted'
 )
-SELECT CASE a.class_id WHEN -2 THEN '(none)' ELSE c.name END AS label, count(*) AS answers, median(a.seconds) FILTER (WHERE a.seconds > 0) AS median_seconds,
+SELECT CASE a.class_id WHEN -2 THEN '(none)' ELSE c.name END AS label, count(*) AS answers,
+       median(a.seconds) FILTER (WHERE a.seconds > 0) AS median_seconds,
        quantile_cont(a.seconds, 0.9) FILTER (WHERE a.seconds > 0) AS p90_seconds, sum(a.seconds) / 3600 AS hours,
        sum(a.seconds) / nullif(sum(sum(a.seconds)) OVER (), 0) AS share_of_time
 FROM answers a LEFT JOIN classes c ON c.class_id = a.class_id

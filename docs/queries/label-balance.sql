@@ -1,6 +1,7 @@
 -- Question: How many labels does each class have, and how many of them did people give?
 -- How to read: One row per class. gold: people's labels in force; predicted: the end model's for all other items;
---     share: of all labels (in a multi-label project a label counts for each of its classes). A class with few gold labels is where the next hours of annotation pay.
+--     share: of all labels (in a multi-label project a label counts for each of its classes). A class with few gold
+--     labels is where the next hours of annotation pay.
 WITH gold AS MATERIALIZED (
     SELECT item_id, class_ids FROM gold_labels
 ), said AS (

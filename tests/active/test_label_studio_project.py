@@ -124,7 +124,7 @@ def test_changed_classes_change_a_page_that_a_person_redesigned_and_nothing_else
     api(studio, "PATCH", f"/api/projects/{project_id}/", json={"label_config": own})
     service.push(make_tasks(2))
     service.ensure_project(("grain", "acq", "earn"))
-    assert labels(studio, service) == ["grain", "acq", "earn"]
+    assert labels(studio, service) == ["earn", "acq", "grain"], "in their order there, and behind them the new one"
     project = project_of(studio, service)
     assert project["id"] == project_id
     assert "Our own words" in str(project["label_config"])

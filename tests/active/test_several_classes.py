@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,13 @@ def test_a_page_that_nobody_redesigned_goes_by_its_classes_again() -> None:
     assert "ask Ada" in updated(noted, wide)
     odd = label_config(short).replace('value="a"', 'value="$a"')
     assert fits(updated(odd, wide), wide.classes, wide)
+
+
+def test_classes_that_stand_in_another_order_on_the_page_keep_it() -> None:
+    ordered = label_config(Page(classes=("b", "a", "c")))
+    now = Page(classes=("a", "b", "new", "other"))
+    for written in (ordered, ordered.replace("Which class fits?", "Our own words")):
+        assert re.findall(r'<Choice value="(\w+)"', updated(written, now)) == ["b", "a", "new", "other"]
 
 
 def test_a_page_names_the_texts_that_stand_side_by_side_and_follows_other_names() -> None:

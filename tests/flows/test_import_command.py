@@ -9,10 +9,12 @@ import pytest
 
 from active import quality
 from active.quality import Suspect
+from features.ingest import ingest
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import run_stage_in_process, run_stages
 from warehouse import connect
+from warehouse.label_file import read_label_file
 
 PAGE_FOLDER = Path(__file__).parents[2] / "docs"
 PAGE = (PAGE_FOLDER / "label-studio.md").read_text("utf-8")
@@ -93,6 +95,28 @@ def test_labels_come_in_first_and_go_along_to_other_classes(
     assert labels(project, "lake") == [("1", "spam"), ("2", "ham")]
 
 
+def test_labels_that_records_carry_come_out_by_the_lines_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("1", ["ham", "spam"], "train"), ("2", [], "train"), ("3", ["spam"], "test")]
+    records = [{"id": item, "text": f"text {item}", "category": given, "split": split} for item, given, split in rows]
+    (tmp_path / "mail.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    options = ["--source", str(tmp_path / "mail.jsonl"), "--classes", "ham,spam", "--id", "id", "--multi-label"]
+    assert run_command(["init", str(tmp_path / "p"), *options]) == 0
+    monkeypatch.chdir(tmp_path / "p")
+    settings = Path("siftline.toml")
+    kept = 'metadata = ["category"]\nsplit = "split"'
+    settings.write_text(re.sub(r"# metadata = .*", kept, settings.read_text("utf-8")), "utf-8")
+    project = Project(Path())
+    ingest(project.lake, project.ingest_config)
+    [gold, given] = re.findall(r"siftline (sql --output (\S+) \"select [^\"]+ ->> 'category' as label [^\"]+\")", PAGE)
+    for line, _ in (gold, given):
+        assert run_command(shlex.split(line)) == 0
+    assert run_command(["import", given[1]]) == 0
+    assert labels(Path(), "lake") == [("1", "ham, spam"), ("2", "(none)")]
+    assert [(row.item_id, row.labels) for row in read_label_file(Path(gold[1]))] == [("3", ("spam",))]
+
+
 def test_what_people_said_is_corrected_in_their_names(tmp_path: Path) -> None:
     project, given = mail(tmp_path), tmp_path / "given.csv"
     given.write_text("id,label,annotator\n1,spam,ann\n1,spam,bob\n2,ham,ann\n", "utf-8")
@@ -124,6 +148,9 @@ def test_a_reviewer_settles_what_people_disagree_on(tmp_path: Path) -> None:
         "item_id,label,opinions,content",
         '1,spam,"[""ann: spam"", ""bob: spam"", ""cem: ham""]",\'=one',
     )
+    lists, [as_lists] = tmp_path / "lists.jsonl", re.findall(r"`(select item_id,\s+g\.labels [^`]+)`", PAGE)
+    assert ask(project, "sql", "--output", str(lists), as_lists.replace("\n", " ")) == 0
+    assert json.loads(lists.read_text("utf-8"))["label"] == ["spam"]
     review.write_text(f"{head}\n{row.replace(',spam,', ',ham,')}\n", "utf-8")
     assert ask(project, "import", str(review), "--annotator", "lead@example.org") == 0
     run_stages(run_stage_in_process(Project(project)), ["consensus"])
