@@ -221,6 +221,7 @@ def encoder_of(
         device=device,
         active=None if routed is None else active,
         default_active=None if routed is None else routed.default_active,
+        default_max_tokens=_default_limit(base),
     )
 
 
@@ -237,10 +238,14 @@ def float_parts(
 
 
 def _limit(max_tokens: int | None, config: EncoderConfig) -> int:
-    limit = min(DEFAULT_MAX_TOKENS, config.positions) if max_tokens is None else int(max_tokens)
+    limit = _default_limit(config) if max_tokens is None else int(max_tokens)
     if not MIN_TOKENS <= limit <= config.positions:
         raise OptionError(f"max_tokens is {limit}; the model takes {MIN_TOKENS} to {config.positions}.")
     return limit
+
+
+def _default_limit(config: EncoderConfig) -> int:
+    return min(DEFAULT_MAX_TOKENS, config.positions)
 
 
 def make_encoder_id(

@@ -50,7 +50,7 @@ class LocalEncoder:
         threads: worker threads.
         device: where the model is.
         active: its budget; None where it has none.
-        default_active: the budget that it has when none is asked for.
+        default_active, default_max_tokens: what these are when nothing is asked for; None where nobody says.
 
     Attributes:
         scheduler: the queue in front of the model.
@@ -69,11 +69,12 @@ class LocalEncoder:
         device: str = "cpu",
         active: float | None = None,
         default_active: float | None = None,
+        default_max_tokens: int | None = None,
     ) -> None:
         self.encoder_id = encoder_id
         self.active, self.default_active = active, default_active
         self.dimension = dimension
-        self.max_tokens = max_tokens
+        self.max_tokens, self.default_max_tokens = max_tokens, default_max_tokens
         self._tokenizer = tokenizer
         self.scheduler = Scheduler(
             partial(pack_and_compute, compute, device),

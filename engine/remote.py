@@ -315,7 +315,7 @@ def connect(
         url: of the server.
         name: the encoder.
         active: its budget; when None, the one that the encoder has by default.
-        max_tokens: longest text; what the server has when None.
+        max_tokens: longest text; when None, the one that the encoder has by default.
         key: the server's key.
         patience_s, start: see `RemoteEncoder`.
         options: further fields of `/info` that must be so; None for any.
@@ -326,7 +326,8 @@ def connect(
     """
     encoder = RemoteEncoder(url, key=key, patience_s=patience_s, start=start)
     budget = _default_active(encoder.info) if active is None else active
-    wanted_info = {"name": info_name(name), "active": budget, "max_tokens": max_tokens, **options}
+    limit = encoder.info.get("default_max_tokens") if max_tokens is None else max_tokens  # older ones say none
+    wanted_info = {"name": info_name(name), "active": budget, "max_tokens": limit, **options}
     for option, wanted in wanted_info.items():
         served = encoder.info.get(option)
         if wanted is not None and served != wanted:

@@ -294,6 +294,7 @@ def engine_serve(
         "sha256": sha256,
         "active": loaded.active,
         "default_active": loaded.default_active,
+        "default_max_tokens": loaded.default_max_tokens,
         "precision": precision,
         "device": device,
     }

@@ -29,10 +29,11 @@ SECTION = PAGE.partition("## A record that has to go\n")[2].partition("\n## ")[0
 RECORDS = 40
 ANSWERED, OPEN = "5", "17"
 TEXTS = {
-    ANSWERED: "!first of all texts, Zanzibar was charged twice, invoice 4711",
+    ANSWERED: "!first of all texts, Zanzibar was charged twice, invoice q4711z",
     OPEN: "zz last of all texts, Mombasa cannot log in, crash, password hunter",
 }
-WORDS = ("zanzibar", "4711", "mombasa", "hunter", "c-tanga")
+WORDS = ("zanzibar", "q4711z", "mombasa", "hunter", "c-tanga")
+"""None that a checksum in hexadecimal holds by chance."""
 FUNCTIONS = """
 from snorkel.labeling import labeling_function
 from weak_labels import keywords
