@@ -62,7 +62,7 @@ def test_one_that_was_gone_before_its_start_time_was_read_does_not_run(tmp_path:
     record = tmp_path / "services" / "deployments.json"
     record.parent.mkdir()
     record.write_text(f'{{"pid": {gone.pid}, "started": 0, "url": ""}}')
-    service = Background("deployments", tmp_path)
+    service = Background("deployments", tmp_path, patience_s=20.0)
     service.log.touch()
     assert service.status() is None
     assert not service.stop()
