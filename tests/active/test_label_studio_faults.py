@@ -187,9 +187,9 @@ def test_of_two_projects_with_the_title_none_is_taken() -> None:
 
 def test_a_project_that_does_not_say_how_many_tasks_it_has_is_not_taken_for_an_empty_one() -> None:
     """Else somebody's own project would get another page."""
-    found = json.dumps({"count": 1, "results": [{"id": 1, "title": "some project"}]})
+    found = {"count": 1, "results": [{"id": 1, "title": "some project"}], "total": 0, "tasks": []}
     with (
-        http_server(answering(200, found)) as url,
+        http_server(answering(200, json.dumps(found))) as url,
         pytest.raises(ServiceError, match="an answer that is not Label Studio's"),
     ):
         LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
