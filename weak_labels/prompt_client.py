@@ -241,7 +241,6 @@ class PromptClient:
         problem, status = "", 0
         attempt, answered = 0, self._answered
         while True:
-            self._clock.left_s()
             form = self._form
             request = self._paid.reserve(most)
             cost: float | None = None  # no request is made yet
@@ -290,9 +289,10 @@ class PromptClient:
             finally:
                 self._paid.settle(request, cost)
             attempt += 1
+            left_s = self._clock.left_s()
             if attempt == self.config.attempts:
                 break
-            if stop.wait(min(wait_s, self._clock.left_s())):
+            if stop.wait(min(wait_s, left_s)):
                 return _NOT_ASKED
         if status == 500:
             first, self._answered_at_failure = self._answered > self._answered_at_failure, self._answered
@@ -315,7 +315,6 @@ class PromptClient:
                 raise ValueError(f"it is packed as {', '.join(packed)[:80]}, which may unpack to any size")
             content = b""
             for part in response.iter_bytes():
-                self._clock.left_s()
                 if time.monotonic() > ends:  # an answer that trickles in ends no read
                     raise httpx.ReadTimeout(f"no whole answer in {timeout_s:g} s")
                 content += part

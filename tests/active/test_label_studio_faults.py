@@ -93,17 +93,35 @@ def test_each_fault_has_its_kind_and_its_way_out(
     assert_no_canary(raised.value, caplog)
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_a_request_is_sent_once_whatever_comes_back(status: int) -> None:
+# Header {"alg":"HS256"}, payload {"token_type":"refresh","exp":32503680000}; the signature is not looked at.
+PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCIsImV4cCI6MzI1MDM2ODAwMDB9.AAAA"
+
+
+@pytest.mark.parametrize("key", [CANARY, PERSONAL], ids=["legacy", "personal"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, ServiceRefused),
+        (408, ServiceError),
+        (409, ServiceRefused),
+        (425, ServiceError),
+        (429, ServiceError),
+        (500, ServiceError),
+        (503, ServiceError),
+    ],
+)
+def test_a_request_is_sent_once_whatever_comes_back(status: int, kind: type[SiftlineError], key: str) -> None:
     requests: list[str] = []
 
     def count(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if handler.path.startswith("/api/token/refresh"):
+            return answering(200, json.dumps({"access": PERSONAL}))(handler, body)
         requests.append(handler.path)
-        answering(status, "{}")(handler, body)
+        return answering(status, "{}")(handler, body)
 
-    with http_server(count) as url, pytest.raises(SiftlineError):
-        LabelStudioService(url, CANARY, "some project").pull()
-    assert len(requests) == 1
+    with http_server(count) as url, pytest.raises(kind):
+        LabelStudioService(url, key, "some project").pull()
+    assert len(requests) == (2 if (status, key) == (401, PERSONAL) else 1), "but for one more with a new token"
 
 
 def test_a_proxy_of_the_environment_stands_before_other_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +181,16 @@ def test_of_two_projects_with_the_title_none_is_taken() -> None:
     with (
         http_server(answering(200, found)) as url,
         pytest.raises(ServiceRefused, match=r"\(ids 1, 2\); rename all but"),
+    ):
+        LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
+
+
+def test_a_project_that_does_not_say_how_many_tasks_it_has_is_not_taken_for_an_empty_one() -> None:
+    """Else somebody's own project would get another page."""
+    found = {"count": 1, "results": [{"id": 1, "title": "some project"}], "total": 0, "tasks": []}
+    with (
+        http_server(answering(200, json.dumps(found))) as url,
+        pytest.raises(ServiceError, match="an answer that is not Label Studio's"),
     ):
         LabelStudioService(url, CANARY, "some project", timeout_s=10).find(["i1"])
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from flows.background import MARK, Background
 from flows.processes import start_time
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT
-from warehouse import SettingsError
+from warehouse import ServiceError, SettingsError
 
 
 def test_what_a_killed_service_left_is_stopped(tmp_path: Path) -> None:
@@ -53,6 +54,37 @@ def test_a_stranger_with_the_former_number_is_left_alone(tmp_path: Path) -> None
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_one_that_was_gone_before_its_start_time_was_read_does_not_run(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["/bin/true"])
+    gone.wait()
+    record = tmp_path / "services" / "deployments.json"
+    record.parent.mkdir()
+    record.write_text(f'{{"pid": {gone.pid}, "started": 0, "url": ""}}')
+    service = Background("deployments", tmp_path, patience_s=20.0)
+    service.log.touch()
+    assert service.status() is None
+    assert not service.stop()
+    last = service.last()
+    assert last is not None
+    with pytest.raises(ServiceError, match="deployments ended while it started"):
+        service.await_ready(last, lambda: False)
+
+
+def test_one_that_ends_while_it_starts_is_told_with_its_last_words(tmp_path: Path) -> None:
+    service = Background("engine", tmp_path, patience_s=20.0)
+    with pytest.raises(ServiceError, match="engine ended while it started: no such model"):
+        service.start(["/bin/sh", "-c", "echo no such model"], {}, url="", ready=lambda: False)
+
+
+def test_what_answers_at_the_port_of_one_that_starts_may_be_anothers(tmp_path: Path) -> None:
+    service = Background("engine", tmp_path, patience_s=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ServiceError, match="engine was not ready within 0 s and was stopped"):
+            service.start(["/bin/sleep", "300"], {}, url=url, ready=lambda: True)
+    assert service.status() is None
 
 
 def test_a_copied_project_leaves_the_processes_of_the_first_one_alone_and_a_moved_one_keeps_its_own(

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -38,32 +40,75 @@ def test_annotators_who_answered_all_there_is_wait_for_no_hour(
     def due() -> str:
         return trigger.start_cycle_if_due(project).partition(", but there is no deployment")[0]
 
-    def commit(*states: str) -> None:
-        tasks = [
-            {"item_id": f"i{n}", "project": "p", "state": state, "cycle": 1, "rank": n, "value": 1.0, "reason": ""}
-            | {"prediction": -1, "confidence": 0.0, "content_hash": "", "task_id": f"t{n}"}
-            for n, state in enumerate(states)
-        ]
-        now = datetime.now(UTC)
-        answer = {"annotation_id": f"a{len(states)}", "item_id": "i0", "project": "p", "task_id": "t0"} | {
-            "annotator": "ann", "action": "labelled", "class_id": 0, "simulated": False,
-            "created_at": now, "updated_at": now, "seconds": 1.0,
-        }  # fmt: skip
-        with project.lake.stage("collect", version=1, inputs=(), params={"states": states}) as stage:
-            stage.commit(
-                [
-                    Upsert("queue", pa.Table.from_pylist(tasks)),
-                    Append("annotations", pa.Table.from_pylist([answer])),
-                ]
-            )
-
     monkeypatch.setattr(trigger, "_started", no_deployment)
-    commit("answered", "confirmed")
+    answer_one(project, "answered", "confirmed")
     assert due() == "", "somebody has a task, and one answer is not enough"
-    commit("answered", "answered")
+    answer_one(project, "answered", "answered")
     assert due() == "; a cycle is due, all 2 tasks answered"
-    commit(*["answered"] * project.settings.select.budget)
+    with (project.root / "siftline.toml").open("a", encoding="utf-8") as settings:
+        settings.write("[schedule]\nnew_labels = 0\n")
+    assert trigger.start_cycle_if_due(Project(project.root)) == "", "answers are to start none"
+    answer_one(project, *["answered"] * project.settings.select.budget)
     assert due() == "", "no further task may come"
+
+
+def test_the_same_news_start_one_cycle_and_others_another(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.logging import disable_run_logger
+    from prefect.states import Completed, Failed, Scheduled
+
+    from flows import trigger
+
+    keys: list[str] = []
+    run = FlowRun(flow_id=uuid4(), state=Scheduled())
+
+    def started(_: str, key: str) -> FlowRun:
+        keys.append(key)
+        return run
+
+    def unreachable(*_: str) -> None:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(trigger, "_started", started)
+    answer_one(project, "answered", "answered")
+    due = "; a cycle is due, all 2 tasks answered: "
+    assert trigger.start_cycle_if_due(project) == f"{due}started as run {run.id}"
+    run.state = Failed()
+    assert trigger.start_cycle_if_due(project) == f"{due}run {run.id} failed, another one waits for an hour"
+    run.state = Completed()
+    assert trigger.start_cycle_if_due(project) == "", "it has been"
+    assert len(set(keys)) == 1
+    with project.lake.stage("end_model", version=1, inputs=(), params={}) as stage:
+        stage.commit([])
+    run.state = Scheduled()
+    assert trigger.start_cycle_if_due(project) == "", "the models know all answers"
+    answer_one(project, "answered", "answered")
+    assert trigger.start_cycle_if_due(project) == f"{due}started as run {run.id}"
+    assert len(set(keys)) == 2, "by the former key Prefect would name the run that has been"
+    monkeypatch.setattr(trigger, "_started", unreachable)
+    with disable_run_logger():
+        assert trigger.start_cycle_if_due(project) == "; a cycle is due, and could not be started"
+
+
+def answer_one(project: Project, *states: str) -> None:
+    """Put tasks of these states into the queue, and one more answer to the first of them beside it."""
+    tasks = [
+        {"item_id": f"i{n}", "project": "p", "state": state, "cycle": 1, "rank": n, "value": 1.0, "reason": ""}
+        | {"prediction": -1, "confidence": 0.0, "content_hash": "", "task_id": f"t{n}"}
+        for n, state in enumerate(states)
+    ]
+    now = datetime.now(UTC)
+    answer = {"annotation_id": uuid4().hex, "item_id": "i0", "project": "p", "task_id": "t0"} | {
+        "annotator": "ann", "action": "labelled", "class_id": 0, "simulated": False,
+        "created_at": now, "updated_at": now, "seconds": 1.0,
+    }  # fmt: skip
+    with project.lake.stage("collect", version=1, inputs=(), params={"answer": answer["annotation_id"]}) as stage:
+        stage.commit(
+            [
+                Upsert("queue", pa.Table.from_pylist(tasks)),
+                Append("annotations", pa.Table.from_pylist([answer])),
+            ]
+        )
 
 
 TICKETS = """

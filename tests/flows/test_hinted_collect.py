@@ -14,13 +14,17 @@ import json, sys, threading, time
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 from flows.prefect_server import prefect_api
 
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.logging import disable_run_logger
+    from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Completed, Crashed, Failed, Running
     import flows.trigger as trigger
+    from flows.take_over import RunRecord
     from warehouse import ServiceError, WarehouseBusy
 
     project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="tickets")))
@@ -95,6 +99,13 @@ with prefect_api(Path(sys.argv[1])):
     trigger.datetime, trigger.AGAIN_S = datetime, 0.0
     last = trigger._started("collect/tickets", "key")
     found.append(["failed", soon.id == other.id, last.id == later.id, last.state.is_scheduled()])
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(last.id, Running(), force=True)
+        for run in (other.id, last.id, uuid4(), "by hand"):
+            trigger.close_in_prefect(RunRecord(run=str(run), flow="cycle", pid=1, host="h", began=""), "next")
+        found.append(["taken over", *(client.read_flow_run(run.id).state.type.value for run in (other, last))])
+    with disable_run_logger(), temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        trigger.close_in_prefect(RunRecord(run=str(last.id), flow="cycle", pid=1, host="h", began=""), "next")
 print(json.dumps(found))
 """
 
@@ -144,4 +155,5 @@ def test_the_deployment_is_run_and_waited_for_and_whatever_prevents_it_is_said(
         "started": [True, False, True],
         "failed by a clock that was ahead": [False, True],
         "failed": [True, False, True],
+        "taken over": ["FAILED", "CRASHED"],
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +49,36 @@ def test_dead_runs_are_told_once_each_by_a_run_that_does_their_work(project: Pro
     with project.lake.read() as reader:
         told = reader.rows("SELECT detail->'taken_over'->>'run' FROM runs WHERE stage = 'take_over' ORDER BY 1")
     assert told == [("dead-collect",), ("dead-cycle",), ("dead-refresh",)]
+
+
+def test_who_ends_before_the_dead_are_told_leaves_them_to_the_next_run(project: Project) -> None:
+    project.state_path.mkdir()
+    dead = RunRecord(run="dead", flow="cycle", pid=1, host="h", began="2026-01-01")
+    (project.state_path / FILE).write_text(json.dumps([asdict(dead)]))
+
+    def names() -> list[str]:
+        return [record.run for record in unfinished(project.state_path)]
+
+    def fail(_: Sequence[RunRecord]) -> None:
+        assert names() == ["dead", "run-1"], "as a kill would leave it"
+        raise OSError("nobody can be told")
+
+    def run() -> None:
+        with recorded(project, "cycle", "run-1", fail):
+            pass
+
+    with pytest.raises(OSError, match="nobody"):
+        run()
+    assert names() == ["dead", "run-1"]
+
+
+@pytest.mark.parametrize("held", ["", "[{", "1", '[{"run": "of another version"}]'])
+def test_a_record_that_cannot_be_read_stops_no_run(project: Project, held: str) -> None:
+    project.state_path.mkdir()
+    (project.state_path / FILE).write_text(held)
+    with recorded(project, "cycle", "run-1", lambda _: None):
+        assert [record.run for record in unfinished(project.state_path)] == ["run-1"]
+    assert not unfinished(project.state_path)
 
 
 def test_a_run_that_cannot_open_the_warehouse_leaves_why_it_ended(project: Project, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flows.studio import StudioInfo
 from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_server
 from tests.prefect_runs import wait_for
 from tests.studio import CLASSES, api, free_port
-from warehouse import ServiceRefused, SettingsError, WarehouseBusy
+from warehouse import ServiceRefused, SettingsError, SiftlineError, WarehouseBusy
 
 SECRET = "0123456789abcdef"
 
@@ -24,6 +24,16 @@ SECRET = "0123456789abcdef"
 @pytest.fixture
 def hint(tmp_path: Path) -> Hint:
     return Hint(tmp_path / "collect-wanted")
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    """Set after a while, so that a loop that nobody ends fails its test."""
+    event = threading.Event()
+    late = threading.Timer(20.0, event.set)
+    late.start()
+    yield event
+    late.cancel()
 
 
 @pytest.fixture
@@ -68,6 +78,14 @@ def test_bodies_over_the_limit_are_refused_with_and_without_a_length(receiver: h
     assert receiver.post("/hook", content=b"\xff not json").status_code == 204  # nobody reads it
 
 
+def test_a_sender_that_left_before_its_body_was_read_gave_a_hint(receiver: httpx.Client, hint: Hint) -> None:
+    """Label Studio waits a second for an answer."""
+    head = f"POST /hook HTTP/1.1\r\nHost: siftline\r\n{HEADER}: {SECRET}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection((receiver.base_url.host, receiver.base_url.port or 80)) as sender:
+        sender.sendall(head.encode() + b"{")
+    wait_for(hint.take)
+
+
 def test_silent_connections_keep_hints_out_for_a_moment_only(receiver: httpx.Client, hint: Hint) -> None:
     with ExitStack() as open_ones:
         for _ in range(9):
@@ -85,7 +103,7 @@ def test_other_ways_and_methods_are_not_there(receiver: httpx.Client, hint: Hint
     assert not hint.take()
 
 
-def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint) -> None:
+def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint, stop: threading.Event) -> None:
     hook = f"POST /hook HTTP/1.1\r\nHost: siftline\r\n{HEADER}: {SECRET}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
     with socket.create_connection((receiver.base_url.host, receiver.base_url.port or 80), timeout=60) as burst:
         for _ in range(20):  # 500 without a wait for an answer; more would fill what both sides hold for the other
@@ -98,7 +116,6 @@ def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint) -> 
             assert answers.count(b"HTTP/1.1 204 ") == 500
     assert [path.name for path in hint.path.parent.iterdir()] == ["collect-wanted"]
     collected: list[int] = []
-    stop = threading.Event()
 
     def collect() -> None:
         collected.append(1)
@@ -109,22 +126,27 @@ def test_a_burst_of_10000_is_one_collect(receiver: httpx.Client, hint: Hint) -> 
     assert not hint.take()
 
 
-def test_a_collect_that_cannot_work_now_is_wanted_again(hint: Hint) -> None:
-    stop, said = threading.Event(), list[str]()
+@pytest.mark.parametrize(("failure", "again"), [(WarehouseBusy, True), (ServiceRefused, False)])
+def test_a_collect_that_cannot_work_now_is_wanted_again_and_one_that_a_person_must_mend_is_not(
+    hint: Hint, stop: threading.Event, failure: type[SiftlineError], again: bool
+) -> None:
+    said: list[str] = []
 
     def collect() -> None:
-        if said:
-            stop.set()
-        else:
-            raise WarehouseBusy("a run is at work")
+        raise failure("it cannot be done")
+
+    def say(words: str) -> None:
+        said.append(words)
+        stop.set()
 
     hint.give()
-    collect_on_hints(hint, collect, stop, said.append, every_s=0.01)
-    assert said == ["a run is at work"]
+    collect_on_hints(hint, collect, stop, say, every_s=0.01)
+    assert said == ["it cannot be done"]
+    assert hint.take() == again
 
 
-def test_what_comes_while_a_collect_works_is_a_hint_for_the_next(hint: Hint) -> None:
-    stop, runs = threading.Event(), list[int]()
+def test_what_comes_while_a_collect_works_is_a_hint_for_the_next(hint: Hint, stop: threading.Event) -> None:
+    runs: list[int] = []
 
     def collect() -> None:
         runs.append(1)

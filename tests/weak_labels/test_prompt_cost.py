@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -199,6 +200,16 @@ def test_a_request_that_was_answered_with_an_error_costs_nothing(service: Servic
         with pytest.raises(NotAVote, match=f"HTTP {status}"):
             client.ask("tiny", "q", ["a goal"])
         assert client.spent() == (1, 0.0)
+
+
+def test_a_service_that_takes_no_connection_costs_nothing(service: Service, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        given = settings(service, tmp_path, url=url, timeout_s=0.3, attempts=1, price_in=1.0)
+        with PromptClient(given) as client:
+            with pytest.raises(NotAVote, match="last with ConnectTimeout"):
+                client.ask("tiny", "q", ["a goal"])
+            assert client.spent() == (0, 0.0)
 
 
 def test_who_sets_money_aside_first_looks_what_another_program_just_did(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_time_of_a_run_is_counted_once_for_all_who_wait_and_anew_for_the_nex
 
 def test_a_request_is_broken_off_when_the_time_of_the_run_is_over(service: Service, tmp_path: Path) -> None:
     service.takes_s = 6.0
-    with PromptClient(settings(service, tmp_path, run_limit_s=2.0)) as client:
+    with PromptClient(settings(service, tmp_path, run_limit_s=2.0, attempts=1)) as client:
         with pytest.raises(NotAVote, match=r"the time limit of 2 s"):
             client.ask("tiny", "question", ["a goal"])
         service.takes_s = 0.0
