@@ -31,6 +31,9 @@ FEWEST_PER_CLASS = 2
 """Gold labels of a class below which it judges nothing: one alone is foretold by a model that never saw its class."""
 HALF_COUNTED = 5
 """Gold labels with which a class counts half as much as one of many: the first few are foretold from hardly any."""
+TELLING = 5
+"""Gold labels for each class that weak labels taught, among which one that has none is rare, and the others may judge
+without it. Among fewer it may be common: labels that lack it are foretold best by a model that never says it."""
 RIDGES = (ALONE.ridge, 0.3, 1.0)
 """How firmly a model of gold labels alone may be held; the first without evidence for another."""
 MOST_JUDGED = 300
@@ -117,8 +120,8 @@ def judge(
 
     Models learn from four fifths of the gold labels and foretell the others. Between weak labels and gold ones classes
     count the same but for those with a few labels, since people label what was selected for them: shares of classes
-    among gold labels say nothing about those among all items. Nothing is said against weak labels before two classes
-    that they taught have labels: labels of one are foretold best by a model that says no other.
+    among gold labels say nothing about those among all items. Nothing is said against weak labels before the classes
+    that they taught have labels, or two of them where many labels are of no other.
 
     Args:
         weak: the results of `EndModel.fit_weak`, one per view, or none.
@@ -134,8 +137,8 @@ def judge(
     labels = class_ids[rows]
     number_C = np.bincount(labels, minlength=classes)
     enough_C = number_C >= FEWEST_PER_CLASS
-    # Few weak labels may have taught one class or none; then other two have to be told apart.
-    if enough_C.sum() < 2 or any(enough_C[of.taught_C].sum() < min(2, of.taught_C.sum()) for of in weak):
+    # Few weak labels may have taught one class or none; two classes are the fewest to tell apart.
+    if enough_C.sum() < 2 or any(enough_C[of.taught_C].sum() < _needed(of, len(labels)) for of in weak):
         return Judged.before_any(weak)
 
     def foretold(model: EndModel | None, seen: Floats, ridge: float = ALONE.ridge) -> Floats:
@@ -159,6 +162,12 @@ def judge(
         lead_N = foretold(*_in_their_space(model, seen)) - by_ridge[ridge]
         odds.append(belief + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count))
     return Judged(_shares([*odds, 0.0]), ridge)
+
+
+def _needed(weak: EndModel, labels: int) -> int:
+    """Of how many classes that weak labels taught there have to be gold labels, so that these judge."""
+    taught = int(weak.taught_C.sum())
+    return min(2, taught) if labels >= TELLING * taught else taught
 
 
 def _shares(odds: Sequence[float]) -> tuple[float, ...]:

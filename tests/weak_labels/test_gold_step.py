@@ -72,6 +72,14 @@ def test_labels_of_classes_that_they_did_not_teach_say_nothing_against_them() ->
         assert judge([weak], vectors[rows], truth[rows], CLASSES).of_weak == belief
 
 
+@pytest.mark.parametrize(("labels", "judged"), [(14, False), (15, True)])
+def test_a_class_that_few_labels_lack_may_be_common_and_is_waited_for(labels: int, judged: bool) -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
+    rows = np.flatnonzero(truth < 2)[:labels]
+    assert (judge([weak], vectors[rows], truth[rows], CLASSES).of_weak < 1.0) == judged
+
+
 def with_a_rare_class(few: int) -> tuple[EndModel, Vectors, Ints, Ints]:
     """What weak labels teach that know the rare one of six classes and take two others for their neighbours.
 
