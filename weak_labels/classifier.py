@@ -27,7 +27,7 @@ Features = Any
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-VERSION = 12
+VERSION = 13
 """Raised with every change of this file, or of what it is given to learn from, that could change a prediction; 2: few
 weak labels hold gold labels less firmly; 3: weak labels of one class alone teach nothing; 4: gold labels scale what
 weak ones taught, and move it more; 5: people's labels that are all alike teach nothing either; 6: people's labels alone
@@ -35,7 +35,8 @@ are pooled with what weak ones taught; 7: they say how firmly they are held wher
 classes one that nobody votes for learns from them alone; 8: they say how many items have each of several classes, and
 without weak labels vectors are seen through `weak_labels.feature_map`; 9: with them too, by a second model; 10: a tie
 is a weak label of no one class; 11: of several classes one that nobody votes for sees vectors through the map; 12: many
-items are summed up part by part."""
+items are summed up part by part; 13: classes with few of people's labels, or none, do not keep the others from telling
+how far weak labels are believed."""
 KINDS = ("linear", "mlp", "auto")
 WEAK_RIDGE = 1.0
 ENOUGH_WEAK = 150

@@ -3,8 +3,8 @@
 Weak labels teach a model in each view of the items, see `weak_labels.sight`, and gold labels move each of these
 (`EndModel.fit_gold`). Held to bad weak labels, though, gold labels are worth less than alone. So the end model is the
 logarithmic pool of all these and of a model of gold labels alone, the weighted mean of their logits, and each weighs as
-well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166 and 0178. The model of gold labels
-alone is held as firmly as such labels say, too: docs/decisions/0168.
+well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166, 0178 and 0234. The model of gold
+labels alone is held as firmly as such labels say, too: docs/decisions/0168.
 
 Source: Yao et al. 2018, Using stacking to average Bayesian predictive distributions (there "pseudo-BMA"),
 https://arxiv.org/abs/1704.02030
@@ -28,8 +28,12 @@ BELIEFS = (6.0, 5.0)
 """Logarithm of the odds for the model from weak labels in each view, against one of gold labels alone, before any
 label: selected labels say less against it than they seem to. Good functions lose by the second view."""
 FEWEST_PER_CLASS = 2
-"""Gold labels of each class that weak labels taught, below which nothing is said against them: labels that lack a class
-are foretold best by a model that never says it."""
+"""Gold labels of a class below which it judges nothing: one alone is foretold by a model that never saw its class."""
+HALF_COUNTED = 5
+"""Gold labels with which a class counts half as much as one of many: the first few are foretold from hardly any."""
+TELLING = 5
+"""Gold labels for each class that weak labels taught, among which one that has none is rare, and the others may judge
+without it. Among fewer it may be common: labels that lack it are foretold best by a model that never says it."""
 RIDGES = (ALONE.ridge, 0.3, 1.0)
 """How firmly a model of gold labels alone may be held; the first without evidence for another."""
 MOST_JUDGED = 300
@@ -114,9 +118,10 @@ def judge(
 ) -> Judged:
     """How far weak labels are believed beside gold labels alone, and how firmly a model of these is held.
 
-    Models learn from four fifths of the gold labels and foretell the others. Between weak labels and gold ones every
-    class counts the same, since people label what was selected for them: shares of classes among gold labels say
-    nothing about those among all items.
+    Models learn from four fifths of the gold labels and foretell the others. Between weak labels and gold ones classes
+    count the same but for those with a few labels, since people label what was selected for them: shares of classes
+    among gold labels say nothing about those among all items. Nothing is said against weak labels before the classes
+    that they taught have labels, or two of them where many labels are of no other.
 
     Args:
         weak: the results of `EndModel.fit_weak`, one per view, or none.
@@ -128,12 +133,13 @@ def judge(
     """
     features = features if issparse(features) else np.asarray(features)
     class_ids = arguments.whole_numbers(class_ids, "Gold labels")
-    enough_C = np.bincount(class_ids, minlength=classes) >= FEWEST_PER_CLASS
-    # Few weak labels may have taught no class at all; two classes are the fewest to tell apart.
-    if enough_C.sum() < 2 or not all(enough_C[model.taught_C].all() for model in weak):
-        return Judged.before_any(weak)
     rows = np.random.default_rng(0).permutation(len(class_ids))[:MOST_JUDGED]
     labels = class_ids[rows]
+    number_C = np.bincount(labels, minlength=classes)
+    enough_C = number_C >= FEWEST_PER_CLASS
+    # Few weak labels may have taught one class or none; two classes are the fewest to tell apart.
+    if enough_C.sum() < 2 or any(enough_C[of.taught_C].sum() < _needed(of, len(labels)) for of in weak):
+        return Judged.before_any(weak)
 
     def foretold(model: EndModel | None, seen: Floats, ridge: float = ALONE.ridge) -> Floats:
         def from_some(learn: Bools) -> EndModel:
@@ -147,7 +153,7 @@ def judge(
     ridge = max(by_ridge, key=lambda ridge: float(by_ridge[ridge].sum() - 0.5 * np.log(ridge / RIDGES[0]) ** 2))
     if not weak:
         return Judged(ridge=ridge)
-    weight_N = 1.0 / np.bincount(labels)[labels]
+    weight_N = (enough_C / (number_C + HALF_COUNTED))[labels]
     labels_that_count = weight_N.sum() ** 2 / (weight_N**2).sum()
     odds = list[float]()
     for belief, model, view in zip(BELIEFS, weak, views, strict=False):
@@ -156,6 +162,12 @@ def judge(
         lead_N = foretold(*_in_their_space(model, seen)) - by_ridge[ridge]
         odds.append(belief + float((weight_N * lead_N).sum() / weight_N.sum() * labels_that_count))
     return Judged(_shares([*odds, 0.0]), ridge)
+
+
+def _needed(weak: EndModel, labels: int) -> int:
+    """Of how many classes that weak labels taught there have to be gold labels, so that these judge."""
+    taught = int(weak.taught_C.sum())
+    return min(2, taught) if labels >= TELLING * taught else taught
 
 
 def _shares(odds: Sequence[float]) -> tuple[float, ...]:

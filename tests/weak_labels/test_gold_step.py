@@ -53,15 +53,64 @@ def test_weak_labels_that_are_mostly_right_are_kept() -> None:
     assert judge([weak], vectors[:12], truth[:12], CLASSES).of_weak > 0.8
 
 
-@pytest.mark.parametrize("lacking", [0, 1])
-def test_nothing_is_said_against_them_while_a_class_lacks_labels(lacking: int) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+def test_nothing_is_said_against_them_while_one_class_alone_has_labels(others: int) -> None:
     vectors, truth = clouds(900, seed=1)
     weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
-    rows = np.concatenate([np.flatnonzero(truth == c)[: 10 if c else lacking] for c in range(CLASSES)])
+    rows = np.concatenate([np.flatnonzero(truth == c)[: others if c else 10] for c in range(CLASSES)])
     seen, labels = vectors[rows], truth[rows]
     assert judge([weak], seen, labels, CLASSES).of_weak == 1.0
     held = EndModel.fit_gold(weak, seen, labels, CLASSES)
     assert learn([weak], seen, labels, CLASSES).weights_DC.tobytes() == held.weights_DC.tobytes()
+
+
+def test_labels_of_classes_that_they_did_not_teach_say_nothing_against_them() -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(np.eye(CLASSES)[1 - truth[truth < 2]], vectors[truth < 2])
+    for classes, belief in (([0, 2], 1.0), ([0, 1], pytest.approx(0.0, abs=0.1))):
+        rows = np.flatnonzero(np.isin(truth, classes))[:30]
+        assert judge([weak], vectors[rows], truth[rows], CLASSES).of_weak == belief
+
+
+@pytest.mark.parametrize(("labels", "judged"), [(14, False), (15, True)])
+def test_a_class_that_few_labels_lack_may_be_common_and_is_waited_for(labels: int, judged: bool) -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = taught(np.eye(CLASSES)[(truth + 1) % CLASSES], vectors)
+    rows = np.flatnonzero(truth < 2)[:labels]
+    assert (judge([weak], vectors[rows], truth[rows], CLASSES).of_weak < 1.0) == judged
+
+
+def with_a_rare_class(few: int) -> tuple[EndModel, Vectors, Ints, Ints]:
+    """What weak labels teach that know the rare one of six classes and take two others for their neighbours.
+
+    Returns:
+        the model, vectors [N, 128], their classes [N], and rows of which 24 are of each class, but `few` of the rare.
+    """
+    generator = np.random.default_rng(4)
+    truth = generator.choice(6, size=2000, p=[0.198] * 5 + [0.01])
+    vectors = 0.35 * generator.normal(size=(6, 128))[truth] + generator.normal(size=(2000, 128))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    said = np.where(np.isin(truth, [0, 2]), truth + 1, truth)
+    said = np.where(generator.random(2000) < 0.15, generator.integers(6, size=2000), said)
+    rows = np.concatenate([np.flatnonzero(truth == c)[: 24 if c < 5 else few] for c in range(6)])
+    return taught(0.7 * np.eye(6)[said] + 0.3 / 6, vectors), vectors, truth, rows
+
+
+@pytest.mark.parametrize("few", [0, 1, 4])
+def test_a_class_with_few_labels_or_none_does_not_keep_the_others_from_telling(few: int) -> None:
+    weak, vectors, truth, rows = with_a_rare_class(few)
+    seen, labels = vectors[rows], truth[rows]
+    held = right(EndModel.fit_gold(weak, seen, labels, 6), vectors, truth)
+    alone = right(EndModel.fit_gold(None, seen, labels, 6), vectors, truth)
+    assert held < alone - 0.04, "else there is nothing to mend"
+    assert right(learn([weak], seen, labels, 6), vectors, truth) > alone - 0.01
+
+
+def test_one_label_of_a_class_says_nothing_of_weak_labels() -> None:
+    # No model of the other labels can foretell it, so it would speak for weak labels however bad they are.
+    weak, vectors, truth, rows = with_a_rare_class(1)
+    without = judge([weak], vectors[rows[:-1]], truth[rows[:-1]], 6)
+    assert judge([weak], vectors[rows], truth[rows], 6).of_weak == pytest.approx(without.of_weak, abs=0.01)
 
 
 def test_every_class_counts_the_same_in_what_they_are_judged_by() -> None:
@@ -167,6 +216,13 @@ def test_a_few_weak_labels_that_taught_no_class_are_not_judged_by_labels_of_one(
     assert judge([weak], vectors[rows], truth[rows], CLASSES).of_weak == 1.0
     model = learn([weak], vectors[rows], truth[rows], CLASSES)
     assert np.isfinite(model.weights_DC).all()
+
+
+def test_weak_labels_that_taught_no_class_are_judged_by_labels_of_any_two() -> None:
+    vectors, truth = clouds(900, seed=1)
+    weak = EndModel.fit_weak(vectors[:2], np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]]), np.ones(2))
+    assert weak is not None
+    assert judge([weak], vectors[:40], truth[:40], CLASSES).of_weak < 1.0
 
 
 def test_labels_judge_in_the_space_that_they_span_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
