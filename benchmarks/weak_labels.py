@@ -55,8 +55,11 @@ GOLD_SEEDS = 10
 MEASURED = (
     "weak_labels/label_models/*.py",
     "weak_labels/classifier.py",
+    "weak_labels/feature_map.py",
+    "weak_labels/gold_step.py",
     "weak_labels/losses.py",
     "weak_labels/self_training.py",
+    "weak_labels/sight.py",
 )
 SELECTED = (
     "active/graph.py",
