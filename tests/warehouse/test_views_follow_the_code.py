@@ -29,6 +29,7 @@ PINNED = {
     16: "531fe8623182385b",
     17: "e5440a7bc0ee3017",
     18: "bf84fd7306688891",
+    19: "919b82442e85c1f9",
 }
 """Hash of the views' text by version."""
 
