@@ -1,14 +1,15 @@
-"""How far annotators agree, and how right each of them is: Krippendorff's alpha and one accuracy per annotator.
+"""How far annotators agree, and how right each of them is: Krippendorff's alpha, and accuracies or two rates each.
 
-The accuracies become the weights of the view `gold_labels` (see `warehouse/answers.py`), so the label of an item always
+They become the weights of the view `gold_labels` (see `warehouse/answers.py`), so the label of an item always
 follows from the answers in force, and only the weights wait for this stage. Without items that several people labelled
 nobody can be judged, and the view falls back to the majority. Answers that were asked for because people disagree, or
 because a label looked wrong, judge nobody: their items were chosen for being answered wrongly (decision 0183). So are a
 reviewer's, whose opinion outweighs all others and judges nobody either (decision 0228).
 
 In a multi-label project an opinion is a set of classes. Each class of an item is then a yes-or-no question of its own,
-so that everything here works on pairs of item and class, and accuracy is the share of questions answered rightly. The
-alpha is the mean over classes.
+so that everything here works on pairs of item and class. Where few are answered by yes, accuracy says next to nothing:
+who overlooks classes is right nearly always. So each annotator has two rates there, one where the answer is yes and one
+where it is no (decision 0236). The alpha is the mean over classes.
 
 Shape letters: N items with several opinions (or pairs), A annotators, C classes, V opinions.
 """
@@ -30,7 +31,13 @@ from warehouse.answers import FIRST_OPINIONS, LAST_WORD, UNKNOWN_ACCURACY
 from warehouse.stage import Write, hash_token
 
 STRENGTH = 10.0
-"""Opinions that the prior counts for."""
+"""Opinions that the prior of an accuracy counts for."""
+YES_NO_STRENGTH = 4.0
+"""Questions of the rarer answer that the prior of the two rates counts for; of the other as many more as there are."""
+OVERLOOKED = 1 - UNKNOWN_ACCURACY
+"""Share of those with yes for an answer that the prior takes to be answered by no."""
+MADE_UP = OVERLOOKED / 2
+"""As many as this share of them it takes to be answered by yes wrongly: people overlook more than they make up."""
 STEPS = 200
 TOLERANCE = 1e-8
 LEAST_WEIGHT = 0.05
@@ -52,6 +59,7 @@ class Opinions:
         class_id: [V] what was said.
         items: N.
         per_item: questions per item: 1, or C in a multi-label project, where the question of class c is item % C == c.
+        yes_or_no: the answers are 1 for yes and 0 for no, as they are in a multi-label project.
 
     Raises:
         SettingsError: places or classes are no whole numbers (`pandas.factorize` makes them), there are not as many of
@@ -64,6 +72,7 @@ class Opinions:
     class_id: Rows
     items: int
     per_item: int = 1
+    yes_or_no: bool = False
 
     def __post_init__(self) -> None:
         check_places(self.item, self.items, "Items of the opinions")
@@ -121,6 +130,7 @@ def read_opinions(reader: Reader, reviewers: Sequence[str] = ()) -> Opinions:
         class_id=has_VC.reshape(-1),
         items=len(numbers) * has_VC.shape[1],
         per_item=has_VC.shape[1],
+        yes_or_no=True,
     )
 
 
@@ -195,6 +205,80 @@ def accuracies(opinions: Opinions, classes: int) -> Floats:
     return accuracy_A
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """How yes-or-no questions are answered.
+
+    Attributes:
+        share: of the questions whose right answer is yes, 0 to 1.
+        sensitivity: [A] share of them that each annotator answers by yes.
+        specificity: [A] share of the others that each annotator answers by no.
+        per_question: mean number of opinions on a question.
+    """
+
+    share: float
+    sensitivity: Floats
+    specificity: Floats
+    per_question: float
+
+    def accuracy(self) -> Floats:
+        """Share of questions that each annotator answers rightly [A]."""
+        return self.share * self.sensitivity + (1 - self.share) * self.specificity
+
+    def weights(self) -> tuple[Floats, Floats]:
+        """By how much each annotator's yes and no count [A], both at least `LEAST_WEIGHT`.
+
+        Of rare classes a yes needs more evidence than a no. Each opinion carries its part of that, so that the sum over
+        a question has all of it, and a label that nobody contradicts stays what was said.
+        """
+        part = np.log(self.share / (1 - self.share)) / self.per_question
+        yes_A = np.log(self.sensitivity / (1 - self.specificity)) + part
+        no_A = np.log(self.specificity / (1 - self.sensitivity)) - part
+        return np.maximum(yes_A, LEAST_WEIGHT), np.maximum(no_A, LEAST_WEIGHT)
+
+
+def rates(opinions: Opinions) -> Rates:
+    """Estimated rates of each annotator where every question is answered by yes, which is 1, or no, which is 0.
+
+    Their prior takes everybody to overlook some of what is there and to make up half as much, whatever the share of yes
+    is: so few shared items leave the majority its say, and nobody becomes infallible.
+
+    Raises:
+        SettingsError: an opinion is neither 0 nor 1, or there is none.
+
+    Source: Dawid and Skene (1979), as `accuracies`, with both parameters of each observer.
+    """
+    check_places(opinions.class_id, 2, "Answers by yes (1) or no (0)")
+    if not opinions.items:
+        raise SettingsError("There are no opinions to compare; give those on at least one item.")
+    count, yes_V = len(opinions.annotators), opinions.class_id == 1
+    said_A = np.bincount(opinions.annotator, minlength=count)
+    answers_N = np.bincount(opinions.item, minlength=opinions.items)
+    true_N = np.bincount(opinions.item, weights=yes_V, minlength=opinions.items) / answers_N
+    sensitivity_A = np.full(count, np.nan)
+    specificity_A = np.full(count, np.nan)
+    share = 0.5
+    for _ in range(STEPS):
+        share = (float(true_N.sum()) + 1) / (opinions.items + 2)
+        strength = YES_NO_STRENGTH / min(share, 1 - share)
+        true_V = true_N[opinions.item]
+        yes_A = np.bincount(opinions.annotator, weights=true_V, minlength=count)
+        missed_A = np.bincount(opinions.annotator, weights=true_V * ~yes_V, minlength=count)
+        wrong_A = np.bincount(opinions.annotator, weights=(1 - true_V) * yes_V, minlength=count)
+        before_A, other_A = sensitivity_A, specificity_A
+        sensitivity_A = 1 - (missed_A + OVERLOOKED * YES_NO_STRENGTH) / (yes_A + strength * share)
+        specificity_A = 1 - (wrong_A + MADE_UP * YES_NO_STRENGTH) / (said_A - yes_A + strength * (1 - share))
+        if max(np.abs(sensitivity_A - before_A).max(), np.abs(specificity_A - other_A).max()) < TOLERANCE:
+            break
+        for_yes_A = np.log(sensitivity_A / (1 - specificity_A))
+        for_no_A = np.log(specificity_A / (1 - sensitivity_A))
+        evidence_V = np.where(yes_V, for_yes_A[opinions.annotator], -for_no_A[opinions.annotator])
+        evidence_N = np.bincount(opinions.item, weights=evidence_V, minlength=opinions.items)
+        true_N = 1 / (1 + np.exp(-(evidence_N + np.log(share / (1 - share)))))
+    per_question = len(opinions.item) / opinions.items
+    return Rates(share=share, sensitivity=sensitivity_A, specificity=specificity_A, per_question=per_question)
+
+
 def consensus(lake: Lake, reviewers: Sequence[str] = ()) -> StageResult:
     """Estimate the annotators' skills and their agreement from the answers in force; writes only what changed.
 
@@ -211,7 +295,7 @@ def consensus(lake: Lake, reviewers: Sequence[str] = ()) -> StageResult:
         )
         gold = int(reader.scalar("SELECT count(*) FROM gold_labels") or 0) if opinions.items or measured.num_rows else 0
         names = reader.class_names()
-    classes = 2 if opinions.per_item > 1 else max(len(names), 2, int(opinions.class_id.max(initial=0)) + 1)
+    classes = max(len(names), 2, int(opinions.class_id.max(initial=0)) + 1)
     skills = sorted(_skills(opinions, classes) + [_last_word(name) for name in reviewers], key=itemgetter("annotator"))
     alpha = opinions.alpha()
     # Where the alpha is defined no more, a row without one says so: else the last one that was would still be read.
@@ -249,22 +333,37 @@ def _check_lengths(*columns: Any) -> None:
 
 
 def _skills(opinions: Opinions, classes: int) -> list[dict[str, Any]]:
-    compared_A = np.bincount(opinions.annotator, minlength=len(opinions.annotators))
-    found = np.round(accuracies(opinions, classes), DECIMALS)
-    weight_A = np.maximum(np.log(found * (classes - 1) / (1 - found)), LEAST_WEIGHT)
+    if not opinions.items:
+        return []
+    compared_A = np.bincount(opinions.annotator, minlength=len(opinions.annotators)) // opinions.per_item
+    if opinions.yes_or_no:
+        of_each = rates(opinions)
+        yes_A, no_A = of_each.weights()
+        columns = (of_each.accuracy(), yes_A, no_A, of_each.sensitivity)
+    else:
+        found_A = np.round(accuracies(opinions, classes), DECIMALS)
+        columns = (found_A, np.maximum(np.log(found_A * (classes - 1) / (1 - found_A)), LEAST_WEIGHT))
+    rows = zip(*(column.round(DECIMALS).tolist() for column in columns), strict=True)
     return [
-        {
-            "annotator": name,
-            "accuracy": float(found[place]),
-            "weight": round(float(weight_A[place]), DECIMALS),
-            "compared": int(compared_A[place]) // opinions.per_item,
-        }
-        for place, name in enumerate(opinions.annotators)
+        _skill(name, int(compared), *row)
+        for name, compared, row in zip(opinions.annotators, compared_A, rows, strict=True)
     ]
 
 
+def _skill(
+    annotator: str,
+    compared: int,
+    accuracy: float | None,
+    weight: float,
+    weight_no: float | None = None,
+    sensitivity: float | None = None,
+) -> dict[str, Any]:
+    said = {"annotator": annotator, "accuracy": accuracy, "weight": weight, "compared": compared}
+    return {**said, "weight_no": weight_no, "sensitivity": sensitivity}
+
+
 def _last_word(reviewer: str) -> dict[str, Any]:
-    return {"annotator": reviewer, "accuracy": None, "weight": LAST_WORD, "compared": 0}
+    return _skill(reviewer, 0, None, LAST_WORD)
 
 
 def _metric(alpha: float | None, opinions: Opinions, gold: int, names: Sequence[str]) -> dict[str, Any]:

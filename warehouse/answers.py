@@ -6,8 +6,9 @@ makes the weights log-odds of the class, as in the model of Dawid and Skene with
 `active/consensus.py` estimates the accuracies; where it has not (yet), all opinions weigh the same: the majority. A
 reviewer's opinion (`[annotate] reviewers`) outweighs all others.
 
-In a multi-label project an opinion is a set of classes, and each class is a question of its own with two answers, to
-which the same weights apply with C = 2: the gold label has the classes that more weight says yes to than no.
+In a multi-label project an opinion is a set of classes, and each class is a question of its own. There an annotator has
+two weights, of a yes and of a no, since who seldom says yes is often right and finds little (decision 0236): the gold
+label has the classes that more weight says yes to than no.
 """
 
 UNKNOWN_ACCURACY = 0.8
@@ -103,7 +104,7 @@ disagree, or whose label looks wrong, so they say how right people are there and
 # 0070). An opinion is one row of `said` where an item has one class, else a row for each class, which is a yes or a no.
 GOLD_LABELS = f"""
     WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), said AS (
-        SELECT o.* EXCLUDE (class_id), s.annotator AS judge, s.weight,
+        SELECT o.* EXCLUDE (class_id), s.annotator AS judge, s.weight, s.weight_no,
                unnest(CASE WHEN o.class_ids IS NULL THEN [o.class_id] ELSE (SELECT list(class_id) FROM known) END)
                    AS class_id
         FROM opinions o LEFT JOIN annotator_skills s ON s.annotator = o.annotator
@@ -113,7 +114,7 @@ GOLD_LABELS = f"""
                coalesce(max(weight) >= {LAST_WORD}, false) AS reviewed,
                sum(CASE WHEN class_ids IS NULL THEN coalesce(weight, {_UNKNOWN})
                         WHEN list_contains(class_ids, class_id) THEN coalesce(weight, {_UNKNOWN_YES_NO})
-                        ELSE -coalesce(weight, {_UNKNOWN_YES_NO}) END) AS weight,
+                        ELSE -coalesce(weight_no, weight, {_UNKNOWN_YES_NO}) END) AS weight,
                -- Of answers of one time, as imported ones are, the same is the latest at every reading.
                arg_max(list_contains(class_ids, class_id), (updated_at, annotator, class_ids)) AS latest,
                list(class_ids) FILTER (WHERE class_ids IS NOT NULL) AS sets
@@ -176,7 +177,7 @@ ANNOTATORS = """
     )
     SELECT a.annotator, a.labelled, a.skipped, a.median_seconds, 3600 / nullif(a.median_seconds, 0) AS labels_per_hour,
            coalesce(c.compared, 0) AS compared, c.agreement, s.accuracy, s.weight,
-           a.simulated, a.updated_at
+           s.weight_no, s.sensitivity, a.simulated, a.updated_at
     FROM said a
     LEFT JOIN shared c ON c.annotator = a.annotator
     LEFT JOIN annotator_skills s ON s.annotator = a.annotator

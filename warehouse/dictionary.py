@@ -30,6 +30,8 @@ _COMPUTED = {
     "agreement": "On the items that others answered too, the mean share of those others who gave the same label.",
     "accuracy": "Estimated share of right labels; see `annotator_skills`.",
     "weight": "By how much an opinion counts; see `annotator_skills`.",
+    "weight_no": "By how much a no counts in a multi-label project; see `annotator_skills`.",
+    "sensitivity": "Estimated share of the classes an item has that are named; see `annotator_skills`.",
     "applied_to": "Items of the train split it was applied to, faults left out; 0 where it is switched off.",
     "polarity": "Classes it votes for.",
     "coverage": "votes / applied_to.",

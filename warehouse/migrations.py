@@ -115,12 +115,19 @@ def _schema_6(cursor: duckdb.DuckDBPyConnection) -> str:
     return f"items: column changed_at added, filled for the {row[0] if row else 0} with another text than people had"
 
 
+def _schema_7(cursor: duckdb.DuckDBPyConnection) -> str:
+    for column in ("weight_no", "sensitivity"):  # there already where the step to 3 has just made the table
+        cursor.execute(f"ALTER TABLE annotator_skills ADD COLUMN IF NOT EXISTS {column} DOUBLE")
+    return "annotator_skills: columns weight_no and sensitivity added, empty until skills are estimated anew"
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, _schema_2),
     Migration(3, _schema_3),
     Migration(4, _schema_4),
     Migration(5, _schema_5),
     Migration(6, _schema_6),
+    Migration(7, _schema_7),
 )
 assert [m.version for m in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1)), "one step per schema, in order"
 

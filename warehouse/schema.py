@@ -8,7 +8,7 @@ bookkeeping.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,15 +307,30 @@ TABLES: tuple[Table, ...] = (
                 "accuracy",
                 "DOUBLE",
                 "Estimated share of right labels, 0 to 1; in a multi-label project of right answers, a yes or no for "
-                "each class. None for a reviewer, whose answers decide and judge nobody.",
+                "each class, which is high for whoever overlooks rare classes: see sensitivity. None for a reviewer, "
+                "whose answers decide and judge nobody.",
             ),
             _c(
                 "weight",
                 "DOUBLE",
                 "Log-odds by which an opinion counts: ln(accuracy (C - 1) / (1 - accuracy)), in a multi-label project "
-                "with C = 2; 1000 for a reviewer.",
+                "that by which a yes counts; 1000 for a reviewer.",
             ),
             _c("compared", "INTEGER", "Items it was estimated on: those with another opinion."),
+            _c(
+                "weight_no",
+                "DOUBLE",
+                "Multi-label projects: log-odds by which a no counts, which says that the item has not the class. NULL "
+                "elsewhere and for a reviewer, where weight is that of both.",
+                optional=True,
+            ),
+            _c(
+                "sensitivity",
+                "DOUBLE",
+                "Multi-label projects: estimated share of the classes an item has that the annotator names, 0 to 1; "
+                "NULL elsewhere and for a reviewer.",
+                optional=True,
+            ),
         ),
     ),
     Table(

@@ -188,7 +188,11 @@ def test_the_confidence_is_the_posterior_of_the_estimated_model(crowd: Lake) -> 
     consensus(crowd)
     with crowd.read() as reader:
         opinions = read_opinions(reader)
+        weights = reader.rows("SELECT annotator, weight, weight_no, sensitivity FROM annotator_skills ORDER BY 1")
     found = dict(zip(opinions.annotators, accuracies(opinions, 4), strict=True))
+    assert weights == [
+        (who, pytest.approx(np.log(3 * right / (1 - right)), abs=1e-4), None, None) for who, right in found.items()
+    ], "of one class an item each annotator has one weight"
     item, said = "i00007", {}
     with crowd.read() as reader:
         for who, class_id in reader.rows("SELECT annotator, class_id FROM opinions WHERE item_id = ?", [item]):

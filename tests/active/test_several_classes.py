@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from active.ask_again import AskAgainConfig, ask_again
-from active.consensus import accuracies, consensus, krippendorff_alpha, read_opinions
+from active.consensus import Opinions, accuracies, consensus, krippendorff_alpha, rates, read_opinions
 from active.label_config import Page, fits, label_config, updated
 from active.outbox import QueueConfig
 from active.pool import Pool
@@ -327,6 +327,86 @@ def test_agreement_and_skill_are_measured_class_by_class(lake: Lake) -> None:
     right = np.mean([gold[f"i{row:05d}"] == np.flatnonzero(has[row]).tolist() for row in range(30)])
     assert right > 0.9, "the two who are right outweigh the third"
     assert not consensus(lake).committed
+
+
+def overlooking(lake: Lake, count: int) -> tuple[np.ndarray[Any, Any], dict[tuple[str, str], list[int]]]:
+    """Twenty rare classes: ann finds nine of ten of what is there, ben and cem three of ten; all seldom err."""
+    generator = np.random.default_rng(0)
+    several(lake, *(f"c{number:02d}" for number in range(20)), count=count)
+    has = generator.random((count, 20)) < 0.1
+    said: dict[tuple[str, str], list[int]] = {}
+    for who, finds, makes_up in (("ann", 0.9, 0.01), ("ben", 0.3, 0.002), ("cem", 0.3, 0.002)):
+        names = generator.random(has.shape) < np.where(has, finds, makes_up)
+        said |= {(f"i{row:05d}", who): np.flatnonzero(names[row]).tolist() for row in range(count)}
+    return has, said
+
+
+def gold_sets(lake: Lake) -> dict[str, tuple[list[int], str, float]]:
+    with lake.read() as reader:
+        rows = reader.rows("SELECT item_id, class_ids, decided_by, confidence FROM gold_labels")
+    return {item: (class_ids, by, confidence) for item, class_ids, by, confidence in rows}
+
+
+def test_who_finds_rare_classes_is_not_outweighed_by_two_who_overlook_them(lake: Lake) -> None:
+    """They are right on more than nine of ten questions too, since nearly all answers are no."""
+    has, said = overlooking(lake, 300)
+    alone = {("i00000", "ann"), ("i00000", "cem"), ("i00001", "ann"), ("i00001", "ben")}
+    say(lake, {key: chosen for key, chosen in said.items() if key not in alone})
+    before = gold_sets(lake)
+    assert consensus(lake).committed
+    assert not consensus(lake).committed
+    after = gold_sets(lake)
+
+    def f1(gold: dict[str, tuple[list[int], str, float]]) -> float:
+        named = np.zeros_like(has)
+        for row in range(300):
+            named[row, gold[f"i{row:05d}"][0]] = True
+        return float(2 * (named & has).sum() / (named.sum() + has.sum()))
+
+    assert f1(before) < 0.7
+    assert f1(after) > 0.85
+    uncontested = {item for item, (_, by, _) in before.items() if by in ("single", "unanimous")}
+    assert {"i00000", "i00001"} < uncontested
+    assert len(uncontested) > 20
+    assert all(after[item][:2] == before[item][:2] for item in uncontested), "what nobody contradicts stays"
+    with lake.read() as reader:
+        skills = {row[0]: row[1:] for row in reader.rows("SELECT annotator, sensitivity, weight_no FROM annotators")}
+        opinions = read_opinions(reader)
+    found = rates(opinions)
+    assert skills["ann"][0] > 0.8 > 0.45 > max(skills["ben"][0], skills["cem"][0])
+    assert skills["ann"][1] > 2 * max(skills["ben"][1], skills["cem"][1]), "a no of who overlooks says little"
+    assert found.share == pytest.approx(0.1, abs=0.03)
+    item = max((item for item in after if item > "i00001"), key=lambda item: -after[item][2])
+    says = np.array([np.isin(range(20), said[item, who]) for who in opinions.annotators])
+    sensitivity, specificity = found.sensitivity[:, None], found.specificity[:, None]
+    yes = found.share * np.where(says, sensitivity, 1 - sensitivity).prod(axis=0)
+    no = (1 - found.share) * np.where(says, 1 - specificity, specificity).prod(axis=0)
+    sure = np.maximum(yes, no) / (yes + no)
+    assert after[item][2] == pytest.approx(sure.min(), abs=2e-3), "the confidence is the posterior of the model"
+
+
+def test_a_few_shared_items_leave_the_majority_its_say(lake: Lake) -> None:
+    _, said = overlooking(lake, 3)
+    say(lake, said)
+    before = gold_sets(lake)
+    assert consensus(lake).committed
+    assert {item: one[0] for item, one in gold_sets(lake).items()} == {item: one[0] for item, one in before.items()}
+
+
+def test_agreeing_on_what_two_items_have_not_makes_nobody_an_expert_and_no_class_is_too_few(lake: Lake) -> None:
+    several(lake, "a", count=2)
+    say(lake, {(f"i{row:05d}", who): [] for row in range(2) for who in ("ann", "ben")})
+    assert consensus(lake).committed
+    with lake.read() as reader:
+        rows = reader.rows("SELECT DISTINCT sensitivity, weight, weight_no, compared FROM annotator_skills")
+    assert rows[0][0] == pytest.approx(0.8, abs=0.02), "of a project of one class too: each answer is a yes or a no"
+    assert min(rows[0][1:3]) >= 0.05
+    assert rows[0][3] == 2
+    two = np.array([0, 0])
+    with pytest.raises(SettingsError, match=r"Answers by yes \(1\) or no \(0\) are int64 from 2 to 2"):
+        rates(Opinions(annotators=["a", "b"], item=two, annotator=np.array([0, 1]), class_id=two + 2, items=1))
+    with pytest.raises(SettingsError, match="no opinions to compare"):
+        rates(Opinions(annotators=[], item=two[:0], annotator=two[:0], class_id=two[:0], items=0))
 
 
 def test_strategies_that_need_one_class_per_item_are_refused() -> None:

@@ -222,6 +222,7 @@ def test_of_several_classes_skill_is_said_to_be_that_of_a_yes_or_no(
     assert "labels count by it; what a reviewer says is the label." in text
     assert re.search(r"(?s)<bdi>ben</bdi>((?!</tr>).)*>reviewer</td>", text)
     assert ("skill the share of right ones" in text) == several
+    assert (re.search(r"<th[^>]*>(<[^>]*>)*Found", text) is not None) == several
 
 
 def test_the_page_says_that_selected_items_are_no_fair_judges_of_functions(full: tuple[str, Page]) -> None:

@@ -34,7 +34,8 @@ def test_questions_answer_before_a_migration_what_they_answer_after_it(version: 
         if asked.name not in ("slowest-stages", "stream-drift"):
             assert str(found) == str(now.execute(asked.sql).fetchall()), asked.name  # NaN is not NaN
     assert then.execute("SELECT count(*) FROM lf_summary").fetchall() == [(2,)]
-    assert then.execute("SELECT count(*) FROM items WHERE changed_at IS NULL").fetchall() == [(0,)]
+    unchanged = 0 if version < 6 else 17
+    assert then.execute("SELECT count(*) FROM items WHERE changed_at IS NULL").fetchall() == [(unchanged,)]
     now.close()
     then.close()
 
