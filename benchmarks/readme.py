@@ -73,8 +73,8 @@ def table(figures: dict[str, Any]) -> str:
         f"duckdb {versions['duckdb']}; `{figures['command']}` at commit {figures['commit'][:7]}, "
         f"raw figures in [docs/benchmarks/demo.json](docs/benchmarks/demo.json).",
         "",
-        f"The demo's settings name Snorkel's label model. With the default, `auto`, the column of Siftline reads {chosen}, "
-        f"that of random picks {picked}.",
+        f"The demo's settings name Snorkel's label model. With the default, `auto`, the column of Siftline reads "
+        f"{chosen}, that of random picks {picked}.",
     ]
     return "\n".join(lines)
 
