@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.take_over import FILE, RunRecord, in_words, recorded, unfinished
+from warehouse import SettingsError
 
 
 def test_a_run_that_is_tried_again_does_not_take_over_itself(project: Project) -> None:
@@ -118,6 +119,26 @@ def test_why_a_run_ended_is_told_where_it_cannot_be_written_down(tmp_path: Path)
         fail()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted by hand"),
+        (SettingsError("classes are missing"), "classes are missing"),
+        (ValueError("no number"), "ValueError: no number"),
+    ],
+)
+def test_why_a_run_ended_is_written_down_for_people(project: Project, error: BaseException, told: str) -> None:
+    project.state_path.mkdir()
+
+    def end() -> None:
+        with recorded(project, "cycle", "run-1", lambda _: None):
+            raise error
+
+    with pytest.raises(type(error)):
+        end()
+    assert [record.ended for record in unfinished(project.state_path)] == [told]
+
+
 def test_how_a_run_ended_is_part_of_a_longer_sentence() -> None:
     dead = RunRecord(run="r", flow="cycle", pid=1, host="h", began="2026-01-01", ended="No such file. Name another.")
     assert dead.words().endswith(": No such file. Name another")
@@ -129,6 +150,13 @@ def test_status_tells_who_is_at_work_and_who_did_not_end_well(
     project.state_path.mkdir()
     _ = project.lake
     with project.only_run(), recorded(project, "cycle", "run-1", lambda _: None) as note:
+        [begins] = in_words(project.state_path)
+        assert begins.startswith("A cycle run is at work, before its first stage (process ")
+        [mine] = unfinished(project.state_path)
+        ended = [replace(mine, ended="no answer"), replace(mine, ended="no answer", host="another")]
+        (project.state_path / FILE).write_text(json.dumps([asdict(record) for record in ended]))
+        for told in in_words(project.state_path):  # whoever wrote it is at work on another run now
+            assert "which ended before its first stage: no answer. The next one " in told
         note("embed")
         assert run_command(["status", "--project", str(tmp_path)]) == 0
         record = (project.state_path / FILE).read_bytes()
