@@ -116,8 +116,8 @@ def score_fair_sample(reader: Reader, seed: int) -> FairScore | None:
 
     The models are those of the cycles in which the items were labelled, so the present one is rather better: after many
     cycles much better, as the items that were answered last tell. Of these too few are hard ones, which selection asks
-    for first. Items that were drawn for it are asked about without a suggestion, which people follow more often than
-    they would say the same; those that were selected for another reason had one. Items whose text was edited after
+    for first. Items that were drawn for it are asked about without a suggestion, since people accept one more often
+    than they would choose it; those that were selected for another reason had one. Items whose text was edited after
     people had been asked are left out: what a model said was about another text.
 
     Args:

@@ -81,35 +81,37 @@ def sentence(figures: Figures) -> str:
     means, strategies = mean_curve(curves), _common(curves)
     most = max(BUDGETS) / REFERENCE
 
-    def share(found: Mapping[str, float | None]) -> float:
-        return sum(most if of is None else of for of in found.values()) / len(found)
+    def shares(of: Mapping[str, Figures], strategy: str, reference: str = RIVAL) -> dict[str, float]:
+        return {name: most if share is None else share for name, share in _shares(of, strategy, reference).items()}
 
-    def by_set(found: Mapping[str, float | None]) -> str:
-        order = sorted(found, key=lambda name: most if found[name] is None else found[name])
-        least, worst = order[0], order[-1]
-        return f"{share({least: found[least]}):.0%} on {least} to {share({worst: found[worst]}):.0%} on {worst}"
+    def mean(found: Mapping[str, float]) -> float:
+        return sum(found.values()) / len(found)
 
-    needed = {strategy: _shares(curves, strategy) for strategy in strategies}
+    def by_set(found: Mapping[str, float]) -> str:
+        least, worst = (pick(found, key=found.__getitem__) for pick in (min, max))
+        return f"{found[least]:.0%} on {least} to {found[worst]:.0%} on {worst}"
+
+    needed = {strategy: shares(curves, strategy) for strategy in strategies}
     others = [name for name in strategies if name not in STRATEGIES]
-    rival = min(others, key=lambda name: share(needed[name]))
+    rival = min(others, key=lambda name: mean(needed[name]))
     first = [budget for budget in BUDGETS if max(means, key=lambda name: means[name][budget]) == OURS]
     named = ", ".join(curves)
     budgets, best_at = (", ".join(map(str, numbers)) for numbers in (BUDGETS, first))
     where = f"each of {budgets} labels" if first == list(BUDGETS) else f"{best_at or 'none'} of {budgets} labels"
     besides = ""
     if whole := figures["parts"].get("end_model"):
-        found = _shares(whole["curves"], f"{MAPPED} {OURS}", f"{MAPPED} {RIVAL}")
+        found = shares(whole["curves"], f"{MAPPED} {OURS}", f"{MAPPED} {RIVAL}")
         besides = (
             "\nThe end model of `siftline run`, which sees vectors through a map that needs no labels\n"
             "([0169](docs/decisions/0169-what-the-end-model-sees-of-vectors.md)), needs with `value`\n"
-            f"{share(found):.0%} of the labels for what it makes of {REFERENCE} random ones ({by_set(found)};\n"
+            f"{mean(found):.0%} of the labels for what it makes of {REFERENCE} random ones ({by_set(found)};\n"
             f"{whole['seeds']} seeds)."
         )
     return (
         f"On {len(curves)} sets of texts ({named}; {seeds} seeds, no labeling functions, same vectors\n"
-        f"and classifier for all) `value` needs {share(needed[OURS]):.0%} of {REFERENCE} labels for what random picks\n"
+        f"and classifier for all) `value` needs {mean(needed[OURS]):.0%} of {REFERENCE} labels for what random picks\n"
         f"reach with all of them ({by_set(needed[OURS])}); the best of {len(others)} strategies of other libraries,\n"
-        f"{rival}, needs {share(needed[rival]):.0%} ({by_set(needed[rival])}).\n"
+        f"{rival}, needs {mean(needed[rival]):.0%} ({by_set(needed[rival])}).\n"
         f"Its mean accuracy is the highest of all {len(strategies)} strategies at\n"
         f"{where} ([selection](docs/benchmarks/selection.md)).{besides}"
     )
