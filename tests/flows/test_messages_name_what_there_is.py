@@ -119,7 +119,7 @@ def test_pages_are_printed_by_their_headings(capsys: pytest.CaptureFixture[str])
     assert run_command(["docs"]) == 0
     assert "label-studio\tLabel Studio\n" in capsys.readouterr().out
     assert run_command(["docs", "label-studio", "Other"]) == 2
-    assert "It has: A server of your own, " in capsys.readouterr().err
+    assert "It has: A local server, A server of your own, " in capsys.readouterr().err
     assert run_command(["docs", "studio"]) == 2
     assert "The pages are: architecture, " in capsys.readouterr().err
 
