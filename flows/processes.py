@@ -20,7 +20,10 @@ _WAITS = 'read -r _ && exec "$@" </dev/null'
 
 def last_words(log: Path) -> str:
     """The end of what a process printed, for a message."""
-    lines = log.read_text("utf-8", "replace").strip().splitlines()
+    try:
+        lines = log.read_text("utf-8", "replace").strip().splitlines()
+    except FileNotFoundError:
+        return "its log is gone"
     return " | ".join(lines[-5:])[-500:] if lines else "it printed nothing"
 
 

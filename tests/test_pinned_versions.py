@@ -122,3 +122,9 @@ def test_a_dependency_that_is_not_named_is_found(source: str, name: str) -> None
 def test_the_newest_list_of_changes_is_of_the_version() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == PYPROJECT["project"]["version"]
+
+
+def test_the_template_of_deployments_asks_for_the_same_prefect() -> None:
+    [asked] = [Requirement(r) for r in PYPROJECT["project"]["dependencies"] if Requirement(r).name == "prefect"]
+    [stands] = re.findall(r'^prefect-version: "(.*?)"', (ROOT / "prefect.yaml").read_text("utf-8"), re.MULTILINE)
+    assert Requirement(f"prefect{stands}").specifier == asked.specifier
