@@ -58,13 +58,15 @@ def secret_from_env() -> str:
     """The secret that webhooks must carry.
 
     Raises:
-        SettingsError: it is not set or too short.
+        SettingsError: it is not set, too short, or nothing that a header can carry.
     """
     secret = os.environ.get(SECRET_VARIABLE, "")
-    if len(secret) < SHORTEST_SECRET or not secret.isascii() or not secret.isprintable():
+    carried = secret.isascii() and secret.isprintable() and secret == secret.strip()  # as a header's value can be
+    if len(secret) < SHORTEST_SECRET or not carried:
         raise SettingsError(
-            f"{SECRET_VARIABLE} must be set to {SHORTEST_SECRET} or more ASCII characters, such as the output of "
-            "`openssl rand -hex 32`, and Label Studio's webhook must carry it in the header " + HEADER + "."
+            f"{SECRET_VARIABLE} must be set to {SHORTEST_SECRET} or more ASCII characters without a space at "
+            "either end, such as the output of `openssl rand -hex 32`, and Label Studio's webhook must carry it "
+            f"in the header {HEADER}."
         )
     return secret
 

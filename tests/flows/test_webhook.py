@@ -160,8 +160,10 @@ def test_what_comes_while_a_collect_works_is_a_hint_for_the_next(hint: Hint, sto
     assert runs == [1, 1]
 
 
-@pytest.mark.parametrize("secret", ["", "short", "x" * 15, "\u00e9" * 20, "0123456789\t abcdef"])
-def test_a_weak_secret_is_refused(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+@pytest.mark.parametrize(
+    "secret", ["", "short", "x" * 15, "\u00e9" * 20, "0123456789\t abcdef", SECRET + " ", " " + SECRET]
+)
+def test_a_weak_secret_and_one_that_no_header_carries_are_refused(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
     monkeypatch.setenv("SIFTLINE_WEBHOOK_SECRET", secret)
     with pytest.raises(SettingsError, match="16 or more"):
         secret_from_env()
