@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from active.service import IMAGE, LABEL, TEXT, text_key
+from active.task_content import MOST_TEXTS
 from warehouse import SettingsError
 
-MOST_TEXTS = 4
 _LONG_NAME = 24
 """Letters; where a class has a longer name, each stands on a line of its own, or many in columns."""
 _IN_COLUMNS = 10

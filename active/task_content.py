@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from active.label_config import MOST_TEXTS
 from warehouse import SettingsError
+
+MOST_TEXTS = 4
+"""Texts that a labeling page shows side by side at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

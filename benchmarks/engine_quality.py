@@ -13,9 +13,9 @@ from scipy.stats import rankdata
 from benchmarks.engine_data import Data
 from benchmarks.engine_subjects import Subject, Subjects, embedding_params, layer_params
 from benchmarks.similarity_pairs import Pairs
-from engine.client import Encoding, Vectors
 from engine.config import RoutedConfig
 from engine.encoder import DenseEncoder
+from engine.protocol import Encoding, Vectors
 from engine.trace import dense_multiplications
 
 NEIGHBOURS = 10

@@ -14,7 +14,6 @@ import torch
 
 from benchmarks.engine_bars import EQUAL
 from benchmarks.shallow import as_dense
-from engine.client import ENCODERS
 from engine.config import RoutedConfig, ShallowConfig
 from engine.encoder import DenseEncoder, Pack
 from engine.errors import ModelFileError
@@ -22,6 +21,7 @@ from engine.filled import dense_encoder, load_stored_model
 from engine.loading import encoder_of, float_parts, load_dense
 from engine.local import LocalEncoder
 from engine.products import stable_rows, use_least_rows
+from engine.protocol import ENCODERS
 from engine.routed import RoutedEncoder
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer

@@ -24,12 +24,13 @@ from benchmarks.environment import environment
 from benchmarks.int8_page import page
 from benchmarks.offline import dense_forward, in_turns, subjects
 from benchmarks.routed_file import routed_file
-from engine.client import DEFAULT_ACTIVE, Encoder, load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import pack
 from engine.errors import OptionError
 from engine.filled import stored_int8
+from engine.load import load_encoder
 from engine.native import STAGES, VARIABLE, int8_forward
+from engine.protocol import DEFAULT_ACTIVE, Encoder
 from engine.tensor_file import TensorFile
 from engine.tokenizer import TextTokenizer
 from engine.trace import Forward

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from active.quality import suspicion, suspicion_by_class
 from benchmarks.environment import environment
 from benchmarks.selection_noise import average_precision
-from engine.client import load_encoder
+from engine.load import load_encoder
 from features.samples import get_sample
 from tests.digests import make_digest_project
 from weak_labels.classifier import EndModelConfig

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from scipy.stats import spearmanr
 
 from benchmarks.engine_data import ROOT, Data
-from engine.client import Encoder, load_encoder
 from engine.filled import dense_encoder
+from engine.load import load_encoder
 from engine.native import int8_forward
+from engine.protocol import Encoder
 from engine.quantize import quantize
 from engine.trace import Forward
 from engine.weights import MINILM, read_minilm

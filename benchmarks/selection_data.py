@@ -136,7 +136,7 @@ def _drawn(rows: list[Row], most: int, generator: np.random.Generator) -> list[R
 
 
 def _vectors(texts: list[str]) -> npt.NDArray[np.float32]:
-    from engine.client import load_encoder  # torch takes a second to import; cached sets need none
+    from engine.load import load_encoder  # torch takes a second to import; cached sets need none
 
     digest = hashlib.sha256(json.dumps([PRECISION, MAX_TOKENS, *texts]).encode()).hexdigest()[:16]
     file = CACHE / f"{digest}.npy"

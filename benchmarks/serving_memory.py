@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.client import Encoder, load_encoder
 from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder
 from engine.filled import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.load import load_encoder
 from engine.native import int8_forward
+from engine.protocol import Encoder
 from engine.quantize import Int8Weights, quantize
 from engine.tensor_file import TensorFile
 from engine.weights import MINILM, WEIGHTS, package_files, package_folder, shipped

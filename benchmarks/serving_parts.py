@@ -17,7 +17,7 @@ import orjson
 from benchmarks.engine_data import ROOT, Data
 from benchmarks.load import Load, allow_many_files, closed_loop, one_by_one, open_loop, request_bytes, storm
 from benchmarks.serving_subjects import Served
-from engine.client import load_encoder
+from engine.load import load_encoder
 
 Figures = dict[str, Any]
 Start = Callable[[], AbstractContextManager[Served]]

@@ -15,10 +15,11 @@ import torch
 from torch.nn import functional
 
 from engine.batching import Scheduler
-from engine.client import DEVICES, load_encoder
 from engine.encoder import DenseEncoder
 from engine.filled import dense_encoder
+from engine.load import load_encoder
 from engine.local import LocalEncoder
+from engine.protocol import DEVICES
 from engine.request import Packed, Request
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig

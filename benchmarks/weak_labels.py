@@ -36,7 +36,7 @@ from benchmarks.weak_labels_curve import curve
 from benchmarks.weak_labels_data import F1, DataSet, Split, read
 from benchmarks.weak_labels_report import page
 from benchmarks.weak_labels_selected import Begun, selected
-from engine.client import load_encoder
+from engine.load import load_encoder
 from weak_labels.calibration import calibration_error
 from weak_labels.classifier import EndModel, Features, Floats, Ints
 from weak_labels.feature_map import FeatureMap

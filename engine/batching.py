@@ -107,7 +107,7 @@ class Scheduler:
                 f"The encoder was loaded in process {self._process}, and this is a fork of it, without its threads. "
                 "Start processes by 'spawn' (multiprocessing.get_context), and load an encoder in each."
             )
-        request = Request(self, sequences, self._dimension, traced=traced, told=told)
+        request = Request(sequences, self._dimension, traced=traced, told=told, drop=self.cancel)
         tokens = sum(map(len, sequences))
         with self._changed:
             self._check(len(sequences), tokens)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
-from engine.client import DEFAULT_ACTIVE
 from engine.errors import ModelFileError, OptionError
 from engine.families import FAMILIES
+from engine.protocol import DEFAULT_ACTIVE
 
 LARGEST = 2**24
 """No size of an encoder is larger; keeps a damaged file from asking for memory without end."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
-from engine.client import DEVICES
 from engine.errors import OptionError, OverloadError, WorkerError
+from engine.protocol import DEVICES
 
 CUDA_ROWS = 512
 """Rows of every product on CUDA; fewer are filled up. As long as the longest text, and enough to occupy the device."""

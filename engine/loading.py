@@ -1,4 +1,4 @@
-"""From files to encoders in this process: dense, routed, shallow, quantised; see `engine.client.load_encoder`."""
+"""From files to encoders in this process: dense, routed, shallow, quantised; see `engine.load.load_encoder`."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def load_dense(
     memory_budget: int | None = None,
     device: str = "cpu",
 ) -> LocalEncoder:
-    """The dense parent all-MiniLM-L6-v2; see `engine.client.load_encoder`."""
+    """The dense parent all-MiniLM-L6-v2; see `engine.load.load_encoder`."""
     config, tokenizer, file = open_minilm()
     with ExitStack() as until_loaded:
         until_loaded.enter_context(file)
@@ -79,7 +79,7 @@ def load_stored(
     memory_budget: int | None = None,
     device: str = "cpu",
 ) -> LocalEncoder:
-    """An encoder of our own, routed or shallow, from its file; see `engine.client.load_encoder`.
+    """An encoder of our own, routed or shallow, from its file; see `engine.load.load_encoder`.
 
     Args:
         path: the file.
@@ -125,7 +125,7 @@ def load_stored(
 def load_quantized(
     path: Path, *, active: float | None, max_tokens: int | None, threads: int | None, precision: str
 ) -> LocalEncoder:
-    """A file that `engine.quantized_file` wrote; see `engine.client.load_encoder`.
+    """A file that `engine.quantized_file` wrote; see `engine.load.load_encoder`.
 
     Raises:
         OptionError: the file has another precision, or an argument is out of range.

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from engine.batching import Scheduler
-from engine.client import Encoding, Progress, Vectors
 from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS, computing
 from engine.encoder import Pack, pack
 from engine.errors import NumericError, OptionError
 from engine.products import MOST_ROWS, stable_rows, use_least_rows
+from engine.protocol import Encoding, Progress, Vectors
 from engine.request import Packed, Request
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 
@@ -38,7 +38,7 @@ Compute = Callable[[Pack, bool], Packed]
 
 
 class LocalEncoder:
-    """An `engine.client.Encoder` in this process. Safe to use from several threads.
+    """An `engine.protocol.Encoder` in this process. Safe to use from several threads.
 
     Args:
         compute: the model.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from engine.client import ENCODERS
 from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
 from engine.errors import ModelFileError, OptionError
 from engine.filled import check_places, dense_int8, open_minilm, stored_int8
+from engine.protocol import ENCODERS
 from engine.quantize import MOST_ROUTER, Int8Weights, Sizes, stored_layout
 from engine.routed_file import TOKENIZER, check_output, write_tensors
 from engine.safetensors_header import file_metadata
@@ -29,7 +29,7 @@ def quantize_encoder(name: str, bits: int, output: Path) -> int:
     """Write a smaller file of an encoder.
 
     Args:
-        name: one of `engine.client.ENCODERS`, or the path of a file of our own.
+        name: one of `engine.protocol.ENCODERS`, or the path of a file of our own.
         bits: 8 or 4.
         output: where; it must end in .safetensors.
 

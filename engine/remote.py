@@ -23,10 +23,10 @@ import httpx
 import numpy as np
 import orjson
 
-from engine.client import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
 from engine.key import check_key
 from engine.portions import CONNECTIONS, Portions
+from engine.protocol import DEFAULT_ACTIVE, ENCODERS, Encoding, Progress, Vectors
 from engine.proxies import check_url, client_for, proxy_hint
 from engine.tokenizer import check_texts
 
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class RemoteEncoder:
-    """An `engine.client.Encoder` that asks a server. Safe to use from several threads.
+    """An `engine.protocol.Encoder` that asks a server. Safe to use from several threads.
 
     Args:
         url: of the server, such as http://127.0.0.1:8180.
@@ -309,7 +309,7 @@ def connect(
     start: str = START,
     **options: object,
 ) -> RemoteEncoder:
-    """The encoder on a server, when it is the one that is wanted; arguments as for `engine.client.load_encoder`.
+    """The encoder on a server, when it is the one that is wanted; arguments as for `engine.load.load_encoder`.
 
     Args:
         url: of the server.

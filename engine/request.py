@@ -6,16 +6,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from engine.client import Vectors
 from engine.errors import EngineError, NumericError
-
-if TYPE_CHECKING:
-    from engine.batching import Scheduler
+from engine.protocol import Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +102,12 @@ class Request:
 
     def __init__(
         self,
-        scheduler: "Scheduler",
         sequences: Sequence[list[int]],
         dimension: int,
         *,
         traced: bool,
         told: Callable[[int], None] | None,
+        drop: "Callable[[Request], None]",
     ) -> None:
         count = len(sequences)
         self.answer: Future[Answer] = Future()
@@ -122,8 +118,8 @@ class Request:
         self.waiting = deque(sorted(range(count), key=lambda index: -len(sequences[index])))
         self.open = count
         self.result = Answer(np.zeros((count, dimension), np.float32), np.ones(count, np.float32), [""] * count)
-        self._scheduler = scheduler
+        self._drop = drop
 
     def cancel(self) -> None:
         """Drop what was not computed yet; `answer` is never set then. For callers that leave."""
-        self._scheduler.cancel(self)
+        self._drop(self)

@@ -11,7 +11,7 @@ from typing import Literal, overload
 
 import numpy as np
 
-from engine.client import Encoder, Encoding, Progress, Vectors
+from engine.protocol import Encoder, Encoding, Progress, Vectors
 
 
 class CompactEncoder(Encoder):

@@ -1,6 +1,6 @@
 """Texts become vectors: the stage that fills `vectors`.
 
-It sees the encoder only through `engine.client.Encoder`, so another encoder needs no change here.
+It sees the encoder only through `engine.protocol.Encoder`, so another encoder needs no change here.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from engine.client import Encoder, Encoding, Vectors
 from engine.errors import InputError, NumericError
+from engine.protocol import Encoder, Encoding, Vectors
 from features.kept_vectors import KeptVectors
 from warehouse import (
     DataError,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.client import Encoder, Vectors
+from engine.protocol import Encoder, Vectors
 from features.embed import encode_named
 from features.ingest import read_source
 from features.records import Fault, Record, fault

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from engine.client import Vectors
+from engine.protocol import Vectors
 from features.embed import encode_texts
 from flows.project import Project
 from warehouse import Reader, SettingsError

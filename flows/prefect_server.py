@@ -376,7 +376,7 @@ def _own_server(home: Path, meanwhile: Callable[[], object]) -> Generator[str]:
                 if full := disk_full(home):
                     raise full
                 if "disk is full" in log.read_text("utf-8", "replace"):  # SQLite's word, also of its temporary files
-                    from warehouse.disk import temporary_full
+                    from warehouse.disk_space import temporary_full
 
                     raise temporary_full()
                 raise ServiceError(

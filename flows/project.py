@@ -25,8 +25,9 @@ from active.simulated import SimulatedAnnotator
 from active.task_content import Content
 from active.task_folder import TaskFolder
 from active.value import ValueConfig
-from engine.client import Encoder, load_encoder
 from engine.key import key_from_environment
+from engine.load import load_encoder
+from engine.protocol import Encoder
 from engine.remote import connect
 from features.classes import check_classes
 from features.compact import CompactEncoder
@@ -34,8 +35,10 @@ from features.embed import EmbedConfig
 from features.index import IndexConfig, VectorIndex, open_index
 from features.ingest import IngestConfig
 from features.sources import SourceConfig
+from flows.local_servers import engine_start, running_label_studio
 from flows.settings import Settings, own_folder
 from flows.settings_file import load_settings
+from flows.studio import studio_key_file
 from flows.take_over import LOCK
 from warehouse import (
     Lake,
@@ -151,9 +154,7 @@ class Project:
         engine = self.settings.engine
         if engine.url is None:
             return load_encoder(self.encoder_name, **options)
-        from flows.services import engine_start
-
-        key, start = key_from_environment(), engine_start(self)
+        key, start = key_from_environment(), engine_start(self.state_path, self.engine_url)
         return connect(
             engine.url, name=self.encoder_name, key=key, patience_s=engine.patience_s, start=start, **options
         )
@@ -230,14 +231,11 @@ class Project:
 
     def label_studio(self, *, timeout_s: float = TIMEOUT_S) -> "LabelStudioService | None":
         """The project's Label Studio, with the longest time for one request; None where tasks go to a folder."""
-        from flows.services import studio_of_up
-        from flows.studio import studio_key_file
-
         section = self.settings.annotate
         if section.service == "folder":
             return None
         server = server_from_env()
-        if server is None and (local := studio_of_up(self)) is not None:
+        if server is None and (local := running_label_studio(self.root, self.state_path, section.service)) is not None:
             server = local.url, local.api_key
         if server is None:
             if section.service == "label-studio":

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from engine.remote import START, info_sha256
+from engine.remote import info_sha256
 from flows.background import Background, Running
+from flows.local_servers import wants_label_studio
 from flows.ports import answers, take_port
 from flows.prefect_server import DATABASE, PYTHON, QUIET, check_api, configured_api_url, data_in, own_pages
 from flows.processes import has_lost
 from flows.project import Project
-from flows.studio import StudioInfo, studio_server
+from flows.studio import studio_server
 from warehouse import ServiceError
 from warehouse.address import is_plain_address
 from warehouse.files import keep_from_git
@@ -67,7 +68,7 @@ def up(project: Project, told: Callable[[str], None] = lambda _: None) -> list[L
         environment = {**os.environ, **QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
         environment["PREFECT_API_URL"] = _prefect_up(project, environment, told)
         _engine_up(project, environment, told)
-        if _wants_studio(project):
+        if wants_label_studio(project.root, project.settings.annotate.service):
             studio = studio_server(project.root)
             if studio.status() is None:
                 told("starting Label Studio")
@@ -192,7 +193,7 @@ def status(project: Project) -> list[Line]:
             lines.append(Line("engine", "yours" if answers(f"{engine}/health") else "away", engine, ""))
     studio = studio_server(project.root).process
     url = os.environ.get("LABEL_STUDIO_URL", "").rstrip("/")
-    if studio.status() is not None or _wants_studio(project):
+    if studio.status() is not None or wants_label_studio(project.root, project.settings.annotate.service):
         lines.append(_line(studio, "/health"))
     elif url:
         if is_plain_address(url):
@@ -297,36 +298,3 @@ def _engine_command(project: Project, url: str) -> list[str]:
     if section.max_tokens is not None:
         command += ["--max-tokens", str(section.max_tokens)]
     return command
-
-
-def engine_start(project: Project) -> str:
-    """The command that starts the engine's server of a project again: `siftline up` where it was started by that."""
-    url = project.engine_url
-    service = Background("engine", project.state_path)
-    last = service.last()
-    if last is None or last.url != url:
-        return START
-    # One that died may have been followed by another at its address, which `up` leaves alone.
-    return "siftline up" if service.status() is not None or not answers(f"{url}/health") else START
-
-
-def studio_of_up(project: Project) -> StudioInfo | None:
-    """The Label Studio that the deployments of `siftline up` send tasks to; None where they do not run, or use another.
-
-    Raises:
-        ServiceError: it does not run, while they do.
-    """
-    if Background("deployments", project.state_path).status() is None or not _wants_studio(project):
-        return None
-    info = studio_server(project.root).status()
-    if info is None:
-        raise ServiceError("The Label Studio of `siftline up` does not run. Start it again: siftline up")
-    return info
-
-
-def _wants_studio(project: Project) -> bool:
-    """Whether a local Label Studio belongs to the project: it is asked for, or was started here before."""
-    service = project.settings.annotate.service
-    if service == "folder" or os.environ.get("LABEL_STUDIO_URL"):
-        return False
-    return service == "label-studio" or (project.root / ".studio" / "studio.json").is_file()

@@ -14,15 +14,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flows.processes import holds_lock
 from warehouse import Lake, SettingsError, SiftlineError
 from warehouse.files import replaced_file
-
-if TYPE_CHECKING:
-    from flows.project import Project
 
 COVERS = {"cycle": ("cycle", "collect", "refresh"), "refresh": ("refresh",), "collect": ("collect",)}
 """Flows whose work a flow also does, so whose dead runs it goes on with."""
@@ -30,6 +28,18 @@ STAGE = "take_over"
 FILE = "runs.json"
 LOCK = "run.lock"
 """What a run holds while it is at work."""
+
+
+class RunsHere(Protocol):
+    """What a record of runs needs of a project."""
+
+    @property
+    def state_path(self) -> Path:
+        """The project's state folder."""
+        ...
+
+    lake: cached_property[Lake]
+    """The project's warehouse, open for writing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +76,7 @@ class RunRecord:
 
 @contextmanager
 def recorded(
-    project: "Project", flow: str, run: str, taken: Callable[[Sequence[RunRecord]], None]
+    project: RunsHere, flow: str, run: str, taken: Callable[[Sequence[RunRecord]], None]
 ) -> Generator[Callable[[str], None]]:
     """Keep the record of a run while a block works, and take over what earlier runs left; hold the run lock around it.
 

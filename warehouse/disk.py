@@ -5,25 +5,19 @@ holder of the write lock writes, so what is newer than its attempt and in no cat
 """
 
 import contextlib
-import errno
 import os
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 
+from warehouse.disk_space import FULL, room, temporary_fault
 from warehouse.errors import DiskFull
-from warehouse.scratch import roomy_folder
-from warehouse.spill import PREFIX
+from warehouse.location import Location
 
-if TYPE_CHECKING:
-    from warehouse.location import Location
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _SIGNS = (*map(os.strerror, FULL), "disk is full", "Could not write all bytes")
 _SERVERS_SIGNS = ("ERROR:", "Failed to execute query")
 """What DuckDB says of a catalogue's server that has no room; of a file of its own it says what could not be written."""
@@ -37,7 +31,7 @@ _KNOWN = " UNION ALL ".join(
 )
 
 
-def disk_full(text: str, location: "Location") -> DiskFull | None:
+def disk_full(text: str, location: Location) -> DiskFull | None:
     """The error to raise when an error of DuckDB's means that the disk is full; None when it means something else.
 
     Args:
@@ -61,43 +55,8 @@ def disk_full(text: str, location: "Location") -> DiskFull | None:
     )
 
 
-def temporary_fault(text: str) -> DiskFull | None:
-    """The error to raise when an error of DuckDB's is one of its temporary folder; None when it means something else.
-
-    Args:
-        text: DuckDB's message.
-    """
-    if PREFIX in text and os.strerror(errno.ENOENT) in text:
-        return DiskFull(
-            f"The temporary folder of this process, {roomy_folder()}/{PREFIX}..., was removed while it worked; nothing "
-            "was written to the warehouse. Run again, and let no clean-up remove such folders while they are in use."
-        )
-    return temporary_full() if PREFIX in text or "failed to offload data block" in text else None
-
-
-def temporary_full() -> DiskFull:
-    """The error to raise where the temporary folder has no room for rows on their way, or that memory does not hold."""
-    folder = roomy_folder()
-    return DiskFull(
-        f"The disk of the temporary folder {folder} is full, or your quota on it ({room(Path(folder))}); nothing was "
-        "written to the warehouse. Free space, or let the environment variable TMPDIR name a folder with more, and run "
-        "again."
-    )
-
-
-def room(folder: Path) -> str:
-    """What is left on the disk of a folder, for messages; a disk with much space can be full of small files."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return "how full cannot be told"
-    words = f"{found.f_bavail * found.f_frsize // 1024} KiB free"
-    few = found.f_files and found.f_favail < 100  # no number of files at all where the file system has no such limit
-    return f"{words}, room for {found.f_favail} more files" if few else words
-
-
 @contextmanager
-def no_leftovers(new_cursor: Callable[[], duckdb.DuckDBPyConnection], location: "Location") -> Generator[None]:
+def no_leftovers(new_cursor: Callable[[], duckdb.DuckDBPyConnection], location: Location) -> Generator[None]:
     """Remove the unfinished files of a write that fails in this block for want of space; hold the write lock around it.
 
     What cannot be removed, since the catalogue cannot be asked either, is left to `maintain`.

@@ -8,7 +8,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from warehouse.disk import FULL, temporary_full
+from warehouse.disk_space import FULL, temporary_full
 from warehouse.scratch import roomy_folder
 
 

@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import duckdb
 import pyarrow as pa
 
 from warehouse.reader import Reader
 from warehouse.rounding import three_decimals
-
-if TYPE_CHECKING:
-    from warehouse.lake import Lake
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a stage works."""
@@ -83,6 +81,27 @@ class Delete:
 Write = Append | Upsert | Delete
 
 
+class Committer(Protocol):
+    """What a stage needs of the warehouse it belongs to; `Lake` is one."""
+
+    def new_cursor(self, *, begin: bool = False) -> duckdb.DuckDBPyConnection:
+        """A cursor of its own, in a transaction where `begin` says so."""
+        ...
+
+    def commit_stage(
+        self,
+        stage: "Stage",
+        writes: Sequence[Write],
+        *,
+        rows_read: int,
+        detail: Mapping[str, Any],
+        message: str,
+        in_turn: bool,
+    ) -> StageResult:
+        """Write a stage's rows and its row of `runs` in one transaction."""
+        ...
+
+
 class Stage(Reader):
     """One run of a stage. Made by `Lake.stage`; see `docs/architecture.md`.
 
@@ -97,7 +116,7 @@ class Stage(Reader):
 
     def __init__(
         self,
-        lake: "Lake",
+        lake: Committer,
         name: str,
         *,
         version: int,

@@ -6,22 +6,32 @@ import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from warehouse import Reader, SettingsError
+from warehouse.array_file import read_arrays, write_arrays
 from weak_labels.calibration import Floats as Probs
-from weak_labels.classifier import EndModel, EndModelConfig, Floats, Vectors
+from weak_labels.classifier import VERSION, EndModel, EndModelConfig, Floats, Vectors
+from weak_labels.feature_map import FeatureMap
 from weak_labels.heads import Heads, Learned
+from weak_labels.kept_models import arrays_of, model_of
 from weak_labels.label_models.multi_label import probs_by
 from weak_labels.one_vs_rest import Label, LearnedSets, OneVsRest, OneVsRestHeads, confidence, said_by_votes
-from weak_labels.predictor_file import read_predictor, write_predictor
+from weak_labels.self_training import Words
 from weak_labels.sight import Sight
 from weak_labels.training_data import TrainingData, read_answers, read_training_data
+from weak_labels.votes_beside import Weighed
 
 Votes = npt.NDArray[np.integer[Any]]
+
+FORMAT = 2
+NAME = "learned.npz"
+"""The file in which what the last run learned is kept. It is a cache: it is read only where the model in force was made
+from exactly what it was made from, and it holds numbers and text only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -84,7 +94,7 @@ class Predictor:
         made_from = reader.scalar(
             "SELECT detail->>'fingerprint' FROM models WHERE stage = 'end_model' ORDER BY sequence DESC LIMIT 1"
         )
-        if config.kept and (kept := read_predictor(config.kept, made_from, config)):
+        if config.kept and (kept := _read(config.kept, made_from, config)):
             return cls(config=config, **kept)
         data = read_training_data(reader, config)
         if made_from and not data.item_ids:
@@ -137,7 +147,7 @@ class Predictor:
         """
         if self.config.kept:
             with contextlib.suppress(SettingsError, OSError):
-                write_predictor(self.config.kept, made_from, self)
+                _write(self.config.kept, made_from, self)
 
     def is_behind(self, reader: Reader) -> bool:
         """Whether a snapshot has other labels of people to learn from than it learned from."""
@@ -182,3 +192,79 @@ class Predictor:
 
 def _hash(gold: Mapping[str, Label]) -> str:
     return hashlib.sha256(json.dumps(sorted(gold.items())).encode()).hexdigest()
+
+
+def _read(folder: Path, made_from: str | None, config: EndModelConfig) -> dict[str, Any] | None:
+    """The attributes of the `Predictor` that is kept, but `config`; None where none is, or another.
+
+    Args:
+        folder: where it is.
+        made_from: what the model in force was made from; None where there is none.
+        config: the end model.
+    """
+    arrays = read_arrays(folder / NAME)
+    try:
+        if made_from is None or str(arrays["made_from"]) != made_from or str(arrays["by"]) != _by(config):
+            return None
+        told = json.loads(arrays["told"].tobytes())
+        models = [model_of(_part(arrays, f"model_{number}.")) for number in range(told["models"])]
+        weighed = tuple(Weighed(**of) if of else None for of in told["weighed"])
+        views = tuple(slice(*ends) for ends in told["views"])
+        words = [(kind, names, arrays[f"words_{kind}"]) for kind, names in told["words"]]
+        return {
+            "sight": Sight(
+                feature_map=FeatureMap(arrays["landmarks"], arrays["stretch"]),
+                words=Words.of_parts(words) if words else None,
+                as_they_are=told["as_they_are"],
+            ),
+            "model": OneVsRest(tuple(models), weighed, views) if config.multi_label else models[0],
+            "shares": arrays["shares"],
+            **{name: told[name] for name in ("label_model", "gold_labels", "weak_labels", "answers")},
+        }
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+def _write(folder: Path, made_from: str, predictor: Predictor) -> None:
+    """Keep what was learned, in the place of what was kept before.
+
+    Raises:
+        SettingsError, OSError: the file cannot be written.
+    """
+    model = predictor.model
+    several = isinstance(model, OneVsRest)
+    models, weighed, views = (model.models, model.weighed, model.views) if several else ((model,), (), ())
+    words = predictor.sight.words.parts() if predictor.sight.words else []
+    told = {
+        "models": len(models),
+        "weighed": [of and {"offset": of.offset, "end_model": of.end_model, "votes": of.votes} for of in weighed],
+        "views": [(view.start, view.stop) for view in views],
+        "as_they_are": predictor.sight.as_they_are,
+        "words": [(kind, names) for kind, names, _ in words],
+        "label_model": predictor.label_model,
+        "gold_labels": predictor.gold_labels,
+        "weak_labels": predictor.weak_labels,
+        "answers": predictor.answers,
+    }
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    arrays: dict[str, Any] = {
+        "made_from": made_from,
+        "by": _by(predictor.config),
+        "told": np.frombuffer(json.dumps(told).encode(), np.uint8),
+        "landmarks": predictor.sight.feature_map.landmarks_LD,
+        "stretch": predictor.sight.feature_map.stretch_DD,
+        "shares": predictor.shares,
+    }
+    for number, part in enumerate(models):
+        arrays |= {f"model_{number}.{name}": array for name, array in arrays_of(part).items()}
+    arrays |= {f"words_{kind}": weights for kind, _, weights in words}
+    write_arrays(folder / NAME, arrays)
+
+
+def _by(config: EndModelConfig) -> str:
+    """What reads the file: it speaks as the code and the settings of now do."""
+    return json.dumps([FORMAT, VERSION, config.params()])
+
+
+def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

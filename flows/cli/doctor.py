@@ -102,7 +102,7 @@ def _opened(root: Path) -> "Project | None":
 
 
 def _encoder(root: Path) -> Iterator[Finding]:
-    from engine.client import load_encoder
+    from engine.load import load_encoder
     from engine.native import MISSING, load_library
 
     torch = importlib.import_module("torch")
@@ -224,13 +224,14 @@ def _prefect(root: Path) -> Iterator[Finding]:
 
 
 def _label_studio(root: Path) -> Iterator[Finding]:
-    from flows.services import studio_of_up
+    from flows.local_servers import running_label_studio
     from flows.studio import studio_key_file
 
     url, key = (os.environ.get(name, "").strip() for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"))
     project = _opened(root)
-    if not url and not key and project is not None and (up := studio_of_up(project)) is not None:
-        url, key = up.url, up.api_key
+    if not url and not key and project is not None:
+        local = running_label_studio(root, project.state_path, project.settings.annotate.service)
+        url, key = (local.url, local.api_key) if local is not None else (url, key)
     if not url:
         if project is not None and project.settings.annotate.service == "label-studio":
             _ = project.service  # says what is missing

@@ -19,7 +19,7 @@ def embed_texts(
     device: str,
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
-    from engine.client import load_encoder
+    from engine.load import load_encoder
     from features.embed_file import embed_file, read_through
 
     began = time.monotonic()

@@ -197,7 +197,7 @@ def engine_trace(
     precision: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "fp32",
 ) -> None:
     """Show which heads and experts work for a text, and what that costs."""
-    from engine.client import load_encoder
+    from engine.load import load_encoder
 
     encoding = load_encoder(encoder, active=active, precision=precision).encode(texts, trace=True)
     rows: list[list[object]] = []
@@ -254,9 +254,9 @@ def engine_serve(
     drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
 ) -> None:
     """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
-    from engine.client import load_encoder
     from engine.energy import best_meter
     from engine.key import key_from_environment
+    from engine.load import load_encoder
     from engine.local import LocalEncoder
     from engine.remote import info_name, info_sha256
     from engine.request import Room

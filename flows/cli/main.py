@@ -158,7 +158,7 @@ def run_command(arguments: list[str]) -> int:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient | UnavailableError) else 2
     except _duckdb_error() as error:
-        from warehouse.disk import temporary_fault
+        from warehouse.disk_space import temporary_fault
 
         if told := temporary_fault(str(error)):
             console.say(f"siftline: {told}")

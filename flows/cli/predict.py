@@ -20,7 +20,7 @@ from warehouse.files import replaced_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from engine.client import Vectors
+    from engine.protocol import Vectors
     from flows.predict import TextPredictor
 
 STANDARD_INPUT = "-"

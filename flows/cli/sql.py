@@ -17,7 +17,7 @@ from flows.settings_file import warehouse_of
 from warehouse import SettingsError
 from warehouse.away import server_fault
 from warehouse.connection import READS_AS_ONE, attach_statement
-from warehouse.disk import temporary_fault
+from warehouse.disk_space import temporary_fault
 from warehouse.expression import loose_arrow_in
 from warehouse.formats import new_file, write_csv, write_json, write_parquet
 from warehouse.interrupts import stopped_with_us, stream

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.client import Encoder, load_encoder
+from engine.load import load_encoder
+from engine.protocol import Encoder
 
 
 @pytest.fixture(scope="session")

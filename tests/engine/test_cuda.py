@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from engine.build import Shape, distill_file
-from engine.client import Encoder, load_encoder
 from engine.device import CUDA_ROWS
 from engine.errors import OverloadError
+from engine.load import load_encoder
 from engine.products import linear, use_least_rows
+from engine.protocol import Encoder
 from engine.recipe import Progress, Recipe
 from tests.engine.texts import make_texts
 from tests.engine.tiny import write_folder

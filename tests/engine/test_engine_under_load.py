@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.load import Load, allow_many_files, request_bytes, storm
-from engine.client import load_encoder
+from engine.load import load_encoder
 from engine.local import LocalEncoder
 from engine.request import Packed, Room
 from engine.serving import app

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.client import load_encoder
 from engine.config import EncoderConfig
 from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
 from engine.filled import dense_encoder, load_stored_model
+from engine.load import load_encoder
 from engine.native import KERNELS, VARIABLE
 from engine.native.float32 import float_forward, torch_forward
 from engine.routed import RoutedEncoder

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from engine.build import Shape, convert_file, distill_file
-from engine.client import load_encoder
 from engine.config import EncoderConfig, ShallowConfig
 from engine.convert import RESERVE
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.filled import dense_encoder
 from engine.folder import read_folder
+from engine.load import load_encoder
 from engine.quantized_file import quantize_encoder
 from engine.recipe import Progress, Recipe
 from engine.routed_file import write_shallow

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine.client import ENCODERS, Encoder, load_encoder
 from engine.errors import EngineError, InputError, NumericError, OptionError
+from engine.load import load_encoder
 from engine.loading import encoder_of
+from engine.protocol import ENCODERS, Encoder
 from engine.tokenizer import TextTokenizer, Tokens, check_texts
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from engine.arithmetic import exp, fold, gelu, integer_sums, quantised_rows
-from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import OptionError
 from engine.int8 import TorchInt8
+from engine.load import load_encoder
 from engine.quantize import Int8Weights, Sizes, from_groups, quantize, to_groups, to_integers
 from engine.trace import LayerTrace
 from tests.engine.texts import make_texts

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load, save
 from typer.testing import CliRunner
 
-from engine.client import load_encoder
 from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.int8 import TorchInt8
+from engine.load import load_encoder
 from engine.local import LocalEncoder
 from engine.quantize import quantize
 from engine.quantized_file import quantize_encoder, read_quantized, write_quantized

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from engine.client import load_encoder
 from engine.config import RoutedConfig
 from engine.encoder import pack
 from engine.errors import EngineError, ModelFileError, OptionError
+from engine.load import load_encoder
 from engine.routed import RoutedEncoder
 from engine.routed_file import FORMAT, write_routed
 from engine.safetensors_header import metadata

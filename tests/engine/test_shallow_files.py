@@ -11,11 +11,11 @@ from safetensors.torch import load, save
 from typer.testing import CliRunner
 
 from benchmarks.shallow import write
-from engine.client import load_encoder
 from engine.config import ShallowConfig
 from engine.encoder import DenseEncoder
 from engine.errors import ModelFileError, OptionError
 from engine.filled import load_stored_model
+from engine.load import load_encoder
 from engine.local import LocalEncoder
 from engine.quantized_file import quantize_encoder
 from engine.remote import connect, info_sha256

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.client import load_encoder
 from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS
 from engine.dispatch import combine, dispatch
 from engine.encoder import Pack, pack, pooled
 from engine.errors import OptionError, OverloadError
 from engine.filled import load_dense_model, load_stored_model
+from engine.load import load_encoder
 from engine.loading import encoder_of
 from engine.local import LocalEncoder, pack_and_compute
 from engine.products import linear

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from engine.batching import Scheduler
-from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
+from engine.load import load_encoder
 from engine.loading import encoder_of
 from engine.local import WINDOW_TEXTS
 from engine.pace import Pace

@@ -23,8 +23,8 @@ import openai
 import pytest
 
 import engine.remote
-from engine.client import Encoder
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
+from engine.protocol import Encoder
 from engine.remote import RemoteEncoder, connect, info_sha256
 from engine.request import Room
 from engine.serving.config import ServerConfig

@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.engine_subjects import read_controls, read_encoder, subjects
 from engine import weights
-from engine.client import Encoder, load_encoder
 from engine.errors import ModelFileError, OptionError
+from engine.load import load_encoder
+from engine.protocol import Encoder
 from engine.remote import connect
 from engine.weights import SHIPPED, shipped
 from flows.project import Project

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.client import Encoder
 from engine.encoder import Pack, pack
 from engine.loading import encoder_of
 from engine.local import LocalEncoder
+from engine.protocol import Encoder
 from engine.routed import RoutedEncoder
 from engine.trace import LayerTrace, active_fracs, dense_multiplications, text_traces
 from tests.engine.multiplications import Multiplications

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.client import Encoder, load_encoder
 from engine.errors import OptionError
+from engine.load import load_encoder
 from engine.native import VARIABLE
+from engine.protocol import Encoder
 from engine.routed_file import write_routed
 from tests.engine.test_float_bits import DEEP, least_bytes
 from tests.engine.texts import make_texts

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load
 from tokenizers import Tokenizer
 
-from engine.client import Encoder
+from engine.protocol import Encoder
 from engine.weights import MINILM, package_files
 from tests.engine.texts import make_texts
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.client import Encoder, load_encoder
 from engine.encoder import pack
+from engine.load import load_encoder
+from engine.protocol import Encoder
 from tests.engine.texts import make_texts
 
 TEXTS = [*make_texts(240, longest=24, seed=1), *make_texts(60, longest=80, seed=2)]
@@ -60,7 +61,7 @@ def test_loading_leaves_the_callers_threads_alone() -> None:
 
 def test_more_threads_than_the_system_starts_are_refused_and_the_process_ends() -> None:
     code = (
-        "import resource, torch; from engine.client import load_encoder; load_encoder('shallow', threads=1); "
+        "import resource, torch; from engine.load import load_encoder; load_encoder('shallow', threads=1); "
         "room = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (1 << 30); "
         "resource.setrlimit(resource.RLIMIT_AS, (room, room)); torch.set_num_threads(3)\n"
         "try: load_encoder('shallow', threads=5000)\n"
@@ -73,7 +74,7 @@ def test_more_threads_than_the_system_starts_are_refused_and_the_process_ends() 
 
 def test_another_process(name: str, subject: Encoder, alone: np.ndarray) -> None:
     code = (
-        "import sys; from engine.client import load_encoder; from tests.engine.texts import make_texts; "
+        "import sys; from engine.load import load_encoder; from tests.engine.texts import make_texts; "
         f"e = load_encoder({name!r}, max_tokens=64, threads=1); "
         "sys.stdout.buffer.write(e.encoder_id.encode() + e.encode(make_texts(240, longest=24, seed=1)[:20]).tobytes())"
     )

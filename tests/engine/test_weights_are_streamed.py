@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.client import load_encoder
 from engine.encoder import pack
 from engine.errors import ModelFileError, OptionError
 from engine.filled import dense_encoder, load_dense_model, load_stored_model
+from engine.load import load_encoder
 from engine.routed_file import write_routed
 from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
 from engine.tensor_file import TensorFile

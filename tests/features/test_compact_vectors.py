@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.client import Encoder, load_encoder
+from engine.load import load_encoder
+from engine.protocol import Encoder
 from features.compact import CompactEncoder
 from features.embed import EmbedConfig, embed
 from flows.project import Project

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import features.embed_file
-from engine.client import Encoder, load_encoder
+from engine.load import load_encoder
+from engine.protocol import Encoder
 from features.embed_file import embed_file, read_through
 from warehouse import DataError, SettingsError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.client import Encoder, Encoding, Progress, load_encoder
+from engine.load import load_encoder
+from engine.protocol import Encoder, Encoding, Progress
 from features.embed import UNREAD, EmbedConfig, embed, encode_texts
 from flows.report.in_use import unread_share
 from tests.lakes import copy_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.client import DEFAULT_ACTIVE
 from engine.loading import DEFAULT_MAX_TOKENS
+from engine.protocol import DEFAULT_ACTIVE
 from flows.cli.main import run_command
 from tests.projects import ROOT
 

@@ -7,6 +7,7 @@ import pytest
 from engine.errors import UnavailableError
 from flows import services
 from flows.background import Background
+from flows.local_servers import engine_start
 from flows.project import Project
 from tests.projects import ROOT
 from tests.studio import free_port
@@ -68,7 +69,7 @@ def test_who_starts_an_engine_that_is_away_is_named(project: Project, own_server
     assert "Start it with `siftline up`" in told(url), "the one of `up` died"
     assert "Start it with `siftline engine serve`" in told(own_server)
     write_settings(project, 'name = "dense"', own_server)
-    by_hand = services.engine_start(Project(project.root))
+    by_hand = engine_start(Project(project.root).state_path, Project(project.root).engine_url)
     assert by_hand == "siftline engine serve", "`up` starts none where another answers"
 
 

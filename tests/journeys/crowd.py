@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 import warehouse
-from engine.client import load_encoder
+from engine.load import load_encoder
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import GATHER, run_passes, run_stage_in_process, run_stages

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import warehouse
-from engine.client import load_encoder
+from engine.load import load_encoder
 from flows.cli.main import run_command
 from flows.project import Project
 from flows.stages import RunSummary, run_passes, run_stage_in_process

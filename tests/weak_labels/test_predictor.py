@@ -120,7 +120,7 @@ def test_where_it_is_not_kept_it_is_learned_from_all_answers_and_kept_again(
     if gone == "settings":
         config = replace(config, kind="mlp")
     elif gone == "code":
-        monkeypatch.setattr("weak_labels.predictor_file.VERSION", 999)
+        monkeypatch.setattr("weak_labels.predictor.VERSION", 999)
     else:
         path = small.folder / "kept" / "learned.npz"
         content = bytearray(path.read_bytes())
