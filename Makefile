@@ -28,7 +28,7 @@ $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 $(BIN)/pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --requirement $(VENV)/.packages
 endef
 
-NATIVE := $(wildcard engine/native/*.cpp engine/native/*.h engine/native/*.inl)
+NATIVE := $(wildcard engine/kernels/native/*.cpp engine/kernels/native/*.h engine/kernels/native/*.inl)
 
 $(VENV)/.base: pyproject.toml constraints.txt $(NATIVE)
 	@if [ -z "$(PYTHON)" ]; then

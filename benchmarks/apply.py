@@ -108,7 +108,7 @@ def fill(folder: Path, rows: Sequence[str]) -> float:
 def vote_once(folder: Path, changed: bool, dump: int) -> dict[str, Any]:
     """One vote run in this process: seconds, peak memory; with `dump`, the votes on the first so many items."""
     from warehouse import Lake
-    from weak_labels.apply import VoteConfig, vote
+    from weak_labels.applying.stage import VoteConfig, vote
 
     made = functions(changed)
     with Lake(folder) as lake:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from flows.studio import StudioInfo
+from flows.servers.label_studio import StudioInfo
 
 WRONG = 1 / 7
 SKIPPED = 0.03

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import environment
-from flows.settings import WeakLabelsSection
+from flows.settings.settings import WeakLabelsSection
 from warehouse import Lake, Reader
 
 DEMO = Path(__file__).parents[1] / "examples" / "reuters"

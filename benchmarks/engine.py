@@ -31,8 +31,8 @@ from benchmarks.engine_report import show
 from benchmarks.engine_speed import latency, throughput, training
 from benchmarks.engine_subjects import Subjects, embedding_params, layer_params, read_controls, read_encoder, subjects
 from benchmarks.environment import environment
-from engine.encoder import DenseEncoder
 from engine.errors import EngineError
+from engine.model.dense import DenseEncoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,19 +21,19 @@ from pathlib import Path
 
 import torch
 
-from engine.build import Shape, joined_corpus, noisy_corpus, read_texts, sample_texts
-from engine.config import RoutedConfig
-from engine.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
-from engine.corpus import Corpus
-from engine.distill import Distillation
-from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
-from engine.filled import dense_encoder, load_stored_model
-from engine.recipe import Progress, Recipe
-from engine.routed import RoutedEncoder
-from engine.routed_file import write_routed
-from engine.tensor_file import TensorFile
-from engine.weights import DenseFiles, read_minilm
+from engine.model.config import RoutedConfig
+from engine.model.dense import DenseEncoder, pack
+from engine.model.routed import RoutedEncoder
+from engine.training.convert import CALIBRATION_TOKENS, calibrate_thresholds, convert
+from engine.training.corpus import Corpus
+from engine.training.distill import Distillation
+from engine.training.jobs import Shape, joined_corpus, noisy_corpus, read_texts, sample_texts
+from engine.training.schedule import Progress, Recipe
+from engine.weights.in_memory import dense_encoder, load_stored_model
+from engine.weights.routed_file import write_routed
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import DenseFiles, read_minilm
 
 TIMED_STEPS = 40
 STATE_FRAC = 0.48

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.similarity_pairs import SUFFIXES, Pairs, pair_files, read_pairs
 from engine.errors import InputError
-from engine.tokenizer import TextTokenizer, check_texts
+from engine.model.tokenizer import TextTokenizer, check_texts
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "SIFTLINE_DATA"

@@ -13,10 +13,10 @@ from scipy.stats import rankdata
 from benchmarks.engine_data import Data
 from benchmarks.engine_subjects import Subject, Subjects, embedding_params, layer_params
 from benchmarks.similarity_pairs import Pairs
-from engine.config import RoutedConfig
-from engine.encoder import DenseEncoder
+from engine.model.config import RoutedConfig
+from engine.model.dense import DenseEncoder
+from engine.model.trace import dense_multiplications
 from engine.protocol import Encoding, Vectors
-from engine.trace import dense_multiplications
 
 NEIGHBOURS = 10
 QUERIES = 1000

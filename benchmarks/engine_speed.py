@@ -17,14 +17,14 @@ import torch
 
 from benchmarks.engine_data import Data, texts_of_length
 from benchmarks.engine_subjects import EncoderFile, Subjects
-from engine.corpus import Corpus, Ints, batches, read_corpus, with_joined
-from engine.device import computes_bf16
-from engine.distill import Distillation
-from engine.encoder import DenseEncoder, pack
-from engine.products import use_least_rows
-from engine.recipe import Recipe
-from engine.routed import RoutedEncoder
-from engine.tokenizer import TextTokenizer
+from engine.model.dense import DenseEncoder, pack
+from engine.model.deterministic import use_least_rows
+from engine.model.device import computes_bf16
+from engine.model.routed import RoutedEncoder
+from engine.model.tokenizer import TextTokenizer
+from engine.training.corpus import Corpus, Ints, batches, read_corpus, with_joined
+from engine.training.distill import Distillation
+from engine.training.schedule import Recipe
 
 LENGTHS = (16, 64, 128, 256)
 TRAINING_TEXTS = 20_000

@@ -1,7 +1,7 @@
 """What the encoder's benchmark measures: the dense parent, each budget of the routed encoder, and controls.
 
-Two ways into each: `compute` calls the model on one pack in this thread, as a worker of `engine.local` does, and
-`client` is the encoder as a caller has it.
+Two ways into each: `compute` calls the model on one pack in this thread, as a worker of `engine.runtime.local` does,
+and `client` is the encoder as a caller has it.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ import torch
 
 from benchmarks.engine_bars import EQUAL
 from benchmarks.shallow import as_dense
-from engine.config import RoutedConfig, ShallowConfig
-from engine.encoder import DenseEncoder, Pack
 from engine.errors import ModelFileError
-from engine.filled import dense_encoder, load_stored_model
-from engine.loading import encoder_of, float_parts, load_dense
-from engine.local import LocalEncoder
-from engine.products import stable_rows, use_least_rows
+from engine.model.config import RoutedConfig, ShallowConfig
+from engine.model.dense import DenseEncoder, Pack
+from engine.model.deterministic import stable_rows, use_least_rows
+from engine.model.routed import RoutedEncoder
+from engine.model.tokenizer import TextTokenizer
+from engine.model.trace import Forward
 from engine.protocol import ENCODERS
-from engine.routed import RoutedEncoder
-from engine.tensor_file import TensorFile
-from engine.tokenizer import TextTokenizer
-from engine.trace import Forward
-from engine.weights import SHIPPED, read_minilm, shipped
+from engine.runtime.loading import encoder_of, float_parts, load_dense
+from engine.runtime.local import LocalEncoder
+from engine.weights.in_memory import dense_encoder, load_stored_model
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import SHIPPED, read_minilm, shipped
 
 
 class EncoderFile:

@@ -24,17 +24,17 @@ from benchmarks.environment import environment
 from benchmarks.int8_page import page
 from benchmarks.offline import dense_forward, in_turns, subjects
 from benchmarks.routed_file import routed_file
-from engine.config import RoutedConfig
-from engine.encoder import pack
 from engine.errors import OptionError
-from engine.filled import stored_int8
+from engine.kernels.native import STAGES, VARIABLE, int8_forward
 from engine.load import load_encoder
-from engine.native import STAGES, VARIABLE, int8_forward
+from engine.model.config import RoutedConfig
+from engine.model.dense import pack
+from engine.model.tokenizer import TextTokenizer
+from engine.model.trace import Forward
 from engine.protocol import DEFAULT_ACTIVE, Encoder
-from engine.tensor_file import TensorFile
-from engine.tokenizer import TextTokenizer
-from engine.trace import Forward
-from engine.weights import read_minilm, shipped
+from engine.weights.in_memory import stored_int8
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import read_minilm, shipped
 
 PARTS = ("latency", "kernels", "profile")
 NAMES = ("dense", "routed")

@@ -20,12 +20,12 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
-from active.deadline import DeadlineClient
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
+from active.label_studio.http import DeadlineClient
+from active.label_studio.service import LabelStudioService
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
 from benchmarks.environment import environment
-from flows.studio import StudioInfo, StudioServer
+from flows.servers.label_studio import StudioInfo, StudioServer
 from warehouse import Lake, Upsert
 
 CLASSES = ("earn", "acq", "crude", "trade")

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.environment import environment
-from features.samples import get_sample
-from flows.project import Project
-from flows.stages import run_stage_in_process
+from features.ingest.samples import get_sample
+from flows.pipelines.stages import run_stage_in_process
+from flows.project.project import Project
 from tests.digests import make_digest_project
 from warehouse import Lake
-from weak_labels.gold_file import read_gold
-from weak_labels.one_vs_rest import OneVsRest, OneVsRestHeads, truth
-from weak_labels.scores import score_sets
-from weak_labels.training_data import read_training_data
+from weak_labels.analysis.gold_file import read_gold
+from weak_labels.analysis.scores import score_sets
+from weak_labels.classifiers.one_vs_rest import OneVsRest, OneVsRestHeads, truth
+from weak_labels.end_model.training_data import read_training_data
 
 SIZES = (0, 32, 128, 512)
 TRAIN, TEST = 600, 400

@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from active.quality import suspicion, suspicion_by_class
+from active.quality.label_errors import suspicion, suspicion_by_class
 from benchmarks.environment import environment
 from benchmarks.selection_noise import average_precision
 from engine.load import load_encoder
-from features.samples import get_sample
+from features.ingest.samples import get_sample
 from tests.digests import make_digest_project
-from weak_labels.classifier import EndModelConfig
-from weak_labels.one_vs_rest import OneVsRestHeads
-from weak_labels.sight import Sight
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModelConfig
+from weak_labels.classifiers.one_vs_rest import OneVsRestHeads
 
 ITEMS = 1000
 DRAW = 1

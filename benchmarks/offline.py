@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from scipy.stats import spearmanr
 
 from benchmarks.engine_data import ROOT, Data
-from engine.filled import dense_encoder
+from engine.kernels.native import int8_forward
 from engine.load import load_encoder
-from engine.native import int8_forward
+from engine.model.trace import Forward
 from engine.protocol import Encoder
-from engine.quantize import quantize
-from engine.trace import Forward
-from engine.weights import MINILM, read_minilm
-from features.samples import get_sample
+from engine.weights.in_memory import dense_encoder
+from engine.weights.quantize import quantize
+from engine.weights.shipped import MINILM, read_minilm
+from features.ingest.samples import get_sample
 
 PEERS = ROOT / ".venv-peers-embedding"
 PACKAGES = (

@@ -19,7 +19,7 @@ import httpx
 
 from benchmarks.environment import environment
 from benchmarks.growth import memory_mib, open_files
-from flows.prefect_server import QUIET, check_api
+from flows.servers.prefect_server import QUIET, check_api
 from tests.prefect_runs import wait_for
 from tests.studio import free_port
 from warehouse import ServiceError

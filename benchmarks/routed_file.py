@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.weights import shipped
+from engine.weights.shipped import shipped
 
 EARLIER = "routed from an earlier file of the encoder"
 _FOUR_LAYERS = "732c3605134c3045e17e2c1f445127c16a77d49b7837bd794f8869bbb2fb48d6"

@@ -1,7 +1,7 @@
 """The value of a label against the value of a second: accuracy by the time that people spend, simulated.
 
 The time of an answer is that of the simulated annotator: reading speed and a decision, with a log-normal spread. What
-is expected of the next answer is learned from the ones before, as `active.effort` does in the product.
+is expected of the next answer is learned from the ones before, as `active.value.labeling_cost` does in the product.
 """
 
 from typing import Any
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.effort import Effort
-from active.simulated import seconds_to_answer
+from active.annotation.simulated_annotator import seconds_to_answer
 from active.strategies import STRATEGIES, Situation
+from active.value.labeling_cost import Effort
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import Floats, Rows, State, pool_of, run
 from benchmarks.selection_strategies import filled_up, graph_of

@@ -210,7 +210,7 @@ def _sst2_development(folder: Path) -> tuple[list[Row], list[Row]]:
 
 
 def _sample(name: str) -> tuple[list[Row], list[Row]]:
-    from features.samples import get_sample
+    from features.ingest.samples import get_sample
 
     files = get_sample(name, CACHE / name)
     gold = dict(zip(*(pq.read_table(files.gold).column(c).to_pylist() for c in ("id", "label")), strict=True))

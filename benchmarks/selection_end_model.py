@@ -3,16 +3,16 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.graph import PoolGraph
-from active.pool import Pool
+from active.pool.graph import PoolGraph
+from active.pool.pool import Pool
 from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import BATCH, SMALL_BATCH, SMALL_UNTIL, pool_of
 from benchmarks.selection_strategies import graph_of
-from weak_labels.classifier import EndModel
-from weak_labels.feature_map import FeatureMap
-from weak_labels.gold_step import learn
-from weak_labels.sight import Sight
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.gold_update import learn
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModel
 
 MOST = 256
 

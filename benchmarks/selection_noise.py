@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from active.quality import suspicion
+from active.quality.label_errors import suspicion
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_strategies import peer_lines
 

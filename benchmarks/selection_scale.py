@@ -83,7 +83,7 @@ class _Work:
     """One step: its part of the warehouse, and what is noted of it at once."""
 
     def __init__(self, count: int, folder: Path, step: str) -> None:
-        from features.index import IndexConfig
+        from features.neighbors.faiss_index import IndexConfig
         from warehouse import Lake
 
         self.count, self.folder, self.step = count, folder, step
@@ -93,7 +93,7 @@ class _Work:
 
     @cached_property
     def index(self) -> Any:
-        from features.index import open_index
+        from features.neighbors.faiss_index import open_index
 
         return open_index(self.lake, self.config, "e")
 
@@ -116,9 +116,9 @@ class _Work:
 
     def run(self) -> None:
         """The stages of a run."""
-        from active.select import SelectConfig, select
-        from active.value import ValueConfig, estimate_values
-        from features.index import build_index
+        from active.selection.stage import SelectConfig, select
+        from active.value.stage import ValueConfig, estimate_values
+        from features.neighbors.faiss_index import build_index
 
         values = ValueConfig(neighbors=NEIGHBORS)
         batch = SelectConfig(project="p", batch=BATCH, budget=10 * BATCH, neighbors=NEIGHBORS)
@@ -142,7 +142,7 @@ class _Work:
 
     def recall(self) -> float:
         """Share of the true neighbours among those found, of some items."""
-        from features.approximate import brute_force
+        from features.neighbors.search import brute_force
 
         sampled = np.sort(np.random.default_rng(1).choice(len(self.index), SAMPLED, replace=False))
         _, truth = brute_force(self.index.vectors, sampled, NEIGHBORS)

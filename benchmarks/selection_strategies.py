@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.graph import PoolGraph
-from active.pool import Pool
+from active.pool.graph import PoolGraph
+from active.pool.pool import Pool
 from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_data import ROOT, TextSet
 from benchmarks.selection_loop import Floats, Rows, State, run

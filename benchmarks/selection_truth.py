@@ -6,10 +6,10 @@ import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
-from active.information import Information
 from active.strategies import Situation
 from active.strategies.value import pick_value
-from active.value import ALONE_RIDGE, disagreement, information, shares, uncertainty
+from active.value.information_gain import Information
+from active.value.stage import ALONE_RIDGE, disagreement, information, shares, uncertainty
 from benchmarks.selection_data import TextSet
 from benchmarks.selection_loop import LinearModel, State, pool_of
 from benchmarks.selection_strategies import graph_of

@@ -32,8 +32,8 @@ from benchmarks.offline import quality, throughput
 from benchmarks.routed_file import routed_file
 from benchmarks.serving_report import page
 from benchmarks.serving_subjects import infinity, make_peers, ours, ours_command
-from engine.device import check_device
 from engine.errors import OptionError
+from engine.model.device import check_device
 from engine.protocol import DEVICES
 
 OFFLINE = ("quality", "throughput")

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.config import EncoderConfig
-from engine.encoder import DenseEncoder
-from engine.filled import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.kernels.native import int8_forward
 from engine.load import load_encoder
-from engine.native import int8_forward
+from engine.model.config import EncoderConfig
+from engine.model.dense import DenseEncoder
 from engine.protocol import Encoder
-from engine.quantize import Int8Weights, quantize
-from engine.tensor_file import TensorFile
-from engine.weights import MINILM, WEIGHTS, package_files, package_folder, shipped
+from engine.weights.in_memory import dense_int8, load_dense_model, load_stored_model, stored_int8
+from engine.weights.quantize import Int8Weights, quantize
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import MINILM, WEIGHTS, package_files, package_folder, shipped
 
 _FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ROUNDS = 5

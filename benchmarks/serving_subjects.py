@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.engine_data import ROOT
-from engine.weights import MINILM
+from engine.weights.shipped import MINILM
 
 PEERS = ROOT / ".venv-peers-serving"
 PEER_PACKAGES = ("infinity-emb[torch,server]==0.0.78",)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
-from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError
-from engine.filled import load_stored_model
-from engine.routed import RoutedEncoder
-from engine.routed_file import write_shallow
-from engine.tensor_file import TensorFile
-from engine.weights import MODELS, SHIPPED
+from engine.model.config import EncoderConfig, RoutedConfig, ShallowConfig
+from engine.model.dense import DenseEncoder, pack
+from engine.model.routed import RoutedEncoder
+from engine.weights.in_memory import load_stored_model
+from engine.weights.routed_file import write_shallow
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import MODELS, SHIPPED
 
 CLOSE = 1e-5
 """Most that a number of a vector may differ between the two forms."""

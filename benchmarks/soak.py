@@ -38,17 +38,17 @@ from benchmarks.crowd import Crowd
 from benchmarks.environment import environment
 from benchmarks.growth import Series, memory_mib, open_files
 from benchmarks.soak_page import page
-from features.samples import get_sample
-from flows import services
-from flows.background import Background
-from flows.processes import start_time
-from flows.project import Project
-from flows.studio import studio_server
+from features.ingest.samples import get_sample
+from flows.deployments import services
+from flows.project.project import Project
+from flows.servers.background import Background
+from flows.servers.label_studio import studio_server
+from flows.servers.processes import start_time
 from tests.projects import ROOT, make_small_project
 from tests.studio import free_port, sign_up
 from warehouse import Lake, ServiceError
-from warehouse.checksums import verify
-from warehouse.maintain import MOST_WITH_DELETIONS
+from warehouse.maintenance.compaction import MOST_WITH_DELETIONS
+from warehouse.storage.checksums import verify
 
 FAULTS = {"none": 0.5, "kill run": 0.34, "prefect": 0.04, "engine": 0.04, "label studio": 0.04, "deployments": 0.04}
 """Chance of each; the last four are services that are killed and started again."""

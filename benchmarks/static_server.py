@@ -14,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch.nn import functional
 
-from engine.batching import Scheduler
-from engine.encoder import DenseEncoder
-from engine.filled import dense_encoder
 from engine.load import load_encoder
-from engine.local import LocalEncoder
+from engine.model.dense import DenseEncoder
 from engine.protocol import DEVICES
-from engine.request import Packed, Request
+from engine.runtime.batching import Scheduler
+from engine.runtime.local import LocalEncoder
+from engine.runtime.request import Packed, Request
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig
 from engine.serving.run import serve
-from engine.weights import read_minilm
+from engine.weights.in_memory import dense_encoder
+from engine.weights.shipped import read_minilm
 
 
 class PaddedDense:

@@ -24,7 +24,7 @@ from benchmarks.warehouse_reads import measure
 from benchmarks.warehouse_reads import page as reads_page
 from benchmarks.warehouse_writers import SIDES, writers
 from warehouse import Append, Lake, Location
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 TIMED = 40
 """Commits timed of each warehouse in the part `commits`."""

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from warehouse import Lake, Location, Upsert
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 ROWS = 2000
 

@@ -12,12 +12,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from features.samples import get_sample
-from flows.project import Project
-from flows.stages import run_passes, run_stage_in_process
+from features.ingest.samples import get_sample
+from flows.pipelines.stages import run_passes, run_stage_in_process
+from flows.project.project import Project
 from tests.projects import make_small_project
 from warehouse import Lake, attach_statement, matrix_to_list_array
-from warehouse.reader import list_column_to_matrix
+from warehouse.queries.reader import list_column_to_matrix
 
 COMMITS = 10
 TEXT_CHARS = 120

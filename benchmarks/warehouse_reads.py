@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from benchmarks.environment import environment
 from benchmarks.warehouse_lake import enlarge, make_base
 from warehouse import Reader, connect
-from warehouse.questions import questions
-from warehouse.reader import list_column_to_matrix
+from warehouse.queries.reader import list_column_to_matrix
+from warehouse.queries.saved_questions import questions
 
 OUTPUT = Path("docs") / "benchmarks" / "warehouse-reads.json"
 THREADS = 2

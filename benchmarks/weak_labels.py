@@ -38,12 +38,12 @@ from benchmarks.weak_labels_report import page
 from benchmarks.weak_labels_selected import Begun, selected
 from engine.load import load_encoder
 from weak_labels.calibration import calibration_error
-from weak_labels.classifier import EndModel, Features, Floats, Ints
-from weak_labels.feature_map import FeatureMap
-from weak_labels.gold_step import learn
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.gold_update import learn
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModel, Features, Floats, Ints
+from weak_labels.classifiers.self_training import Words, self_trained
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit
-from weak_labels.self_training import Words, self_trained
-from weak_labels.sight import Sight
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("label", "end", "gold", "selected", "scale")
@@ -54,18 +54,18 @@ GOLD_SIZES = (10, 30, 60, 120, 240, 480, 960)
 GOLD_SEEDS = 10
 MEASURED = (
     "weak_labels/label_models/*.py",
-    "weak_labels/classifier.py",
-    "weak_labels/feature_map.py",
-    "weak_labels/gold_step.py",
+    "weak_labels/classifiers/linear.py",
+    "weak_labels/classifiers/feature_map.py",
+    "weak_labels/classifiers/gold_update.py",
     "weak_labels/losses.py",
-    "weak_labels/self_training.py",
-    "weak_labels/sight.py",
+    "weak_labels/classifiers/self_training.py",
+    "weak_labels/classifiers/inputs.py",
 )
 SELECTED = (
-    "active/graph.py",
-    "active/pool.py",
-    "active/taught.py",
-    "active/value.py",
+    "active/pool/graph.py",
+    "active/pool/pool.py",
+    "active/value/with_weak_labels.py",
+    "active/value/stage.py",
     "active/strategies/base.py",
     "active/strategies/value.py",
     "benchmarks/selection_loop.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from weak_labels.classifier import Ints
+from weak_labels.classifiers.linear import Ints
 
 F1 = ("sms", "spouse", "cdr", "census", "basketball", "tennis", "commercial")
 """Sets whose published figures are F1 of class 1."""

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from active.pool import Pool
+from active.pool.pool import Pool
 from active.strategies import STRATEGIES, Situation
 from benchmarks.selection_loop import pool_of
 from benchmarks.selection_strategies import graph_of
-from weak_labels.classifier import EndModel, Features, Floats, Ints
-from weak_labels.gold_step import learn
+from weak_labels.classifiers.gold_update import learn
+from weak_labels.classifiers.linear import EndModel, Features, Floats, Ints
 from weak_labels.label_models import VoteMatrix
 
 SIZES = (10, 30, 60, 120, 240)

@@ -65,10 +65,10 @@ def load_encoder(
             "batches. Use the precision 'int8', which is faster there, or 'fp32', or the device 'cuda'."
         )
     # torch takes a second to import; commands that load no encoder must not pay for it.
-    from engine.device import check_device, refuse_fork
-    from engine.loading import load_dense, load_quantized, load_stored
-    from engine.quantized_file import is_quantized
-    from engine.weights import shipped
+    from engine.model.device import check_device, refuse_fork
+    from engine.runtime.loading import load_dense, load_quantized, load_stored
+    from engine.weights.quantized_file import is_quantized
+    from engine.weights.shipped import shipped
 
     check_device(device, precision)
     refuse_fork()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from features.samples import SampleFiles
+from features.ingest.samples import SampleFiles
 
 CLASSES = ("crude", "grain", "ship", "trade")
 WORDS = 40

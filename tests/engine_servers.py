@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.local import LocalEncoder
+from engine.runtime.local import LocalEncoder
 from engine.serving.app import Service
 from engine.serving.config import ServerConfig
 from engine.serving.connection import listen

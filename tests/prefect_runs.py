@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from features.samples import SampleFiles
-from flows import services
-from flows.background import Background
-from flows.project import Project
-from flows.take_over import RunRecord, unfinished
+from features.ingest.samples import SampleFiles
+from flows.deployments import services
+from flows.project.project import Project
+from flows.project.recovery import RunRecord, unfinished
+from flows.servers.background import Background
 from tests.projects import PLAIN_FUNCTIONS, make_small_project
-from warehouse.locks import FolderLock
+from warehouse.catalog.write_lock import FolderLock
 
 SCHEDULE = """
 [schedule]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from features.samples import SampleFiles, get_sample
+from features.ingest.samples import SampleFiles, get_sample
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "reuters"
@@ -35,7 +35,7 @@ def reuters(tmp_path_factory: pytest.TempPathFactory) -> SampleFiles:
 _MIGRATE = """
 import sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     pass
 """
@@ -65,7 +65,7 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _SERVE = """
 import sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])) as url:
     print(url, flush=True)
     sys.stdin.read()

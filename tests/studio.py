@@ -16,9 +16,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from active.label_studio import LabelStudioService
-from active.service import Task
-from flows.studio import StudioInfo, StudioServer
+from active.annotation.service import Task
+from active.label_studio.service import LabelStudioService
+from flows.servers.label_studio import StudioInfo, StudioServer
 
 CLASSES = ("earn", "acq", "crude", "trade")
 

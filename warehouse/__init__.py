@@ -31,13 +31,13 @@ from warehouse.errors import (
 )
 
 if TYPE_CHECKING:
-    from warehouse.commit import siftline_version
-    from warehouse.connection import attach_statement
-    from warehouse.lake import Lake
-    from warehouse.location import Location
-    from warehouse.read import attached, connect
-    from warehouse.reader import Reader, matrix_to_list_array
-    from warehouse.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+    from warehouse.catalog.connection import attach_statement
+    from warehouse.catalog.location import Location
+    from warehouse.commits.lake import Lake
+    from warehouse.commits.stage import Append, Delete, Progress, Stage, StageResult, Upsert, Write, hash_token, silent
+    from warehouse.commits.transaction import siftline_version
+    from warehouse.queries.open import attached, connect
+    from warehouse.queries.reader import Reader, matrix_to_list_array
 
 _MODULES = {
     "commit": ("siftline_version",),

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from active.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows, check_vectors
-from active.pool import Pool
+from active.pool.graph import NEAR_DUPLICATE, Bools, Floats, PoolGraph, Rows, check_vectors
+from active.pool.pool import Pool
 from warehouse import DataError, SettingsError
 
 ROUNDING = 1e-6

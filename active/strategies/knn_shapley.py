@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from active.shapley import Variant, knn_shapley
 from active.strategies.base import Pick, Situation, pick_best, pick_drawn
+from active.value.shapley import Variant, knn_shapley
 
 
 def pick_knn_shapley(situation: Situation, batch: int, *, neighbors: int = 5, variant: Variant = "soft") -> Pick:
@@ -16,7 +16,7 @@ def pick_knn_shapley(situation: Situation, batch: int, *, neighbors: int = 5, va
         situation: of N items.
         batch: items wanted.
         neighbors: K of the classifier, and labelled items a prediction is the mean of.
-        variant: see `active.shapley`.
+        variant: see `active.value.shapley`.
 
     Source: Ghorbani, Zou, Esteva (2022), Data Shapley Valuation for Efficient Batch Active Learning, algorithm 1, with
     exact values (Jia et al. 2019) in place of sampled ones.

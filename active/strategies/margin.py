@@ -1,7 +1,7 @@
 """Margin sampling: the items whose two most probable classes are closest."""
 
 from active.strategies.base import Pick, Situation, pick_best
-from active.value import narrowness
+from active.value.stage import narrowness
 
 
 def pick_margin(situation: Situation, batch: int) -> Pick:

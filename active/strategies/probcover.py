@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from active.clusters import k_means
+from active.pool.clusters import k_means
 from active.strategies.base import Pick, Picking, Situation
 
 

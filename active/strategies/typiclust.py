@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from active.clusters import k_means
+from active.pool.clusters import k_means
 from active.strategies.base import Pick, Situation, check_batch, pick_per_cluster
 
 MOST_CLUSTERS = 500

@@ -7,19 +7,21 @@ for a second of a person's time.
 import numpy as np
 
 from active.strategies.base import Pick, Picking, Situation
-from active.value import information, taught, unlikeness
+from active.value.stage import information, taught, unlikeness
 
 
 def pick_value(situation: Situation, batch: int) -> Pick:
-    """Greedy by the gain of `active.information`, which is estimated again after each pick as if it were labelled.
+    """Greedy by the gain of `active.value.information_gain`, which is estimated again after each pick as if it were
+    labelled.
 
     The value of a pick is its gain over that of the first one, and never above that of the one before. With weak labels
-    the value of `active.taught` takes the place of the gain, and while many labels are all the same `unlikeness`. Each
-    is divided by the expected seconds where they are given; a second of the item that takes the fewest counts 1.
+    the value of `active.value.with_weak_labels` takes the place of the gain, and while many labels are all the same
+    `unlikeness`. Each is divided by the expected seconds where they are given; a second of the item that takes the
+    fewest counts 1.
 
-    Source: see `active.information`; the greedy pick is that of Nemhauser, Wolsey, Fisher (1978), An Analysis of
-    Approximations for Maximizing Submodular Set Functions, with costs that of Leskovec et al. (2007), Cost-effective
-    Outbreak Detection in Networks, section 3.2.
+    Source: see `active.value.information_gain`; the greedy pick is that of Nemhauser, Wolsey, Fisher (1978), An
+    Analysis of Approximations for Maximizing Submodular Set Functions, with costs that of Leskovec et al. (2007),
+    Cost-effective Outbreak Detection in Networks, section 3.2.
     """
     pick = Picking(situation)
     if not pick.wants(batch):

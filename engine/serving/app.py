@@ -16,18 +16,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.energy import EnergyMeter, best_meter
 from engine.errors import DeadlineError, InputError, ModelFileError, NumericError, OverloadError, WorkerError
-from engine.local import LocalEncoder
-from engine.request import Answer, Room
-from engine.request import Request as Queued
-from engine.serving.body import HeldBytes, LeftError, read_body, send_refusal
+from engine.model.tokenizer import Tokens
+from engine.runtime.energy import EnergyMeter, best_meter
+from engine.runtime.local import LocalEncoder
+from engine.runtime.request import Answer, Room
+from engine.runtime.request import Request as Queued
 from engine.serving.config import ServerConfig
-from engine.serving.fault import log_line, new_id
+from engine.serving.errors import log_line, new_id
+from engine.serving.limits import HeldBytes, LeftError, read_body, send_refusal
 from engine.serving.metrics import CONTENT_TYPE, PATHS, TRACED_EVERY, Metrics
 from engine.serving.schemas import Wanted, openai_answer, read_json, read_openai, read_tei, tei_answer
 from engine.serving.statuses import Refusal, error_body, error_response, refusal_headers
-from engine.tokenizer import Tokens
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a key: whoever watches over the server needs no secret."""

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
+from engine.client.api_key import KEY_VARIABLE, check_key
+from engine.client.proxies import is_loopback
 from engine.errors import OptionError
-from engine.key import KEY_VARIABLE, check_key
-from engine.proxies import is_loopback
-from engine.request import Room
+from engine.runtime.request import Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

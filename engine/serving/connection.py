@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from engine.errors import OptionError
-from engine.serving.body import send_refusal
+from engine.serving.limits import send_refusal
 from engine.serving.statuses import error_response, raw_response
 
 BACKLOG = 8192

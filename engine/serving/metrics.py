@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from engine.batching import Scheduler
-from engine.energy import EnergyMeter
-from engine.request import BatchReport
+from engine.runtime.batching import Scheduler
+from engine.runtime.energy import EnergyMeter
+from engine.runtime.request import BatchReport
 
 PATHS = frozenset({"/v1/embeddings", "/embed", "/info", "/health", "/metrics"})
 """Counted by name; all others together, or anybody could fill the memory with names."""

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import orjson
 
-from engine.request import Answer
+from engine.model.tokenizer import Tokens
+from engine.runtime.request import Answer
 from engine.serving.statuses import Refusal
-from engine.tokenizer import Tokens
 
 
 @dataclass(frozen=True, slots=True)

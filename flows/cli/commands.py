@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli import engine, groups
-from flows.cli.options import AtOption, Commands, ForceOption, OutputOption, ProjectOption, ending_in
+from flows.cli.terminal.options import AtOption, Commands, ForceOption, OutputOption, ProjectOption, ending_in
 
 app = typer.Typer(
     name="siftline",
@@ -90,7 +90,7 @@ def run(
 @app.command(epilog="Example: siftline status --project examples/reuters")
 def status(project: ProjectOption = Path()) -> None:
     """Show what is in the warehouse, what ran last and what waits for people."""
-    from flows.cli.look import show_status
+    from flows.cli.status import show_status
 
     show_status(project)
 
@@ -109,7 +109,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report: one HTML page that needs no network."""
-    from flows.cli.look import make_report
+    from flows.cli.status import make_report
 
     make_report(project, output)
 
@@ -132,7 +132,7 @@ def sql(
     attach: Annotated[bool, typer.Option("--attach", help="Print the lines for any other DuckDB client.")] = False,
 ) -> None:
     """Ask the warehouse in SQL, read-only, also while a run writes, also as it was."""
-    from flows.cli.sql import print_attach, run_sql
+    from flows.cli.data.sql import print_attach, run_sql
 
     if attach:
         print_attach(project, at, nothing_else=not (query or command or output or format != "table"))
@@ -151,7 +151,7 @@ def questions(
     sql: Annotated[bool, typer.Option("--sql", help="Print the query, to change it.")] = False,
 ) -> None:
     """Answer what data scientists ask of every project, and say how to read it."""
-    from flows.cli.questions import answer_question
+    from flows.cli.data.questions import answer_question
 
     answer_question(project, name, format, at=at, output=output, force=force, sql=sql)
 
@@ -162,7 +162,7 @@ def list_history(
     limit: Annotated[int, typer.Option(min=1, help="How many to show, the newest first.")] = 20,
 ) -> None:
     """List the kept snapshots: number, time, author, message and rows."""
-    from flows.cli.history import list_snapshots
+    from flows.cli.data.history import list_snapshots
 
     list_snapshots(project, limit)
 
@@ -179,7 +179,7 @@ def diff(
     force: ForceOption = False,
 ) -> None:
     """Show which labels changed between two snapshots, and why."""
-    from flows.cli.history import show_diff
+    from flows.cli.data.history import show_diff
 
     show_diff(project, before, after, limit, output, force=force)
 
@@ -193,7 +193,7 @@ def suspects(
     ] = "table",
 ) -> None:
     """Show labels to look at again: model and neighbours, which never saw them, prefer another class."""
-    from flows.cli.look import show_suspects
+    from flows.cli.status import show_suspects
 
     show_suspects(project, limit, format)
 
@@ -207,7 +207,7 @@ def queue(
     next: Annotated[int, typer.Option(min=0, help="How many of the next tasks to show.")] = 10,
 ) -> None:
     """Show the annotation queue, or mend differences between it and the annotation service."""
-    from flows.cli.look import reconcile_queue, show_queue
+    from flows.cli.status import reconcile_queue, show_queue
 
     if action == "reconcile":
         reconcile_queue(project)
@@ -221,7 +221,7 @@ def answer(
     name: Annotated[str, typer.Option(help="Who answers; left out, your name on this machine.")] = "",
 ) -> None:
     """Label the waiting tasks in the terminal, where no Label Studio is used."""
-    from flows.cli.answer import answer_tasks
+    from flows.cli.answer.session import answer_tasks
 
     answer_tasks(project, name)
 
@@ -229,7 +229,7 @@ def answer(
 @app.command(epilog="Example: siftline collect")
 def collect(project: ProjectOption = Path()) -> None:
     """Fetch the answers of annotators; `siftline run` learns from them."""
-    from flows.cli.look import collect_answers
+    from flows.cli.status import collect_answers
 
     collect_answers(project)
 
@@ -350,7 +350,7 @@ def maintain(
     grace: Annotated[float, typer.Option(min=0, help="Hours that files nobody needs are kept for readers.")] = 24.0,
 ) -> None:
     """Compact the warehouse and remove files nothing needs, also while others read and write."""
-    from flows.cli.maintain import maintain_project
+    from flows.cli.data.maintain import maintain_project
 
     maintain_project(project, expire_older_than, grace)
 
@@ -358,7 +358,7 @@ def maintain(
 @app.command(epilog="Example: siftline verify --project examples/reuters")
 def verify(project: ProjectOption = Path()) -> None:
     """Check that every file of the warehouse is as it was written; reads all of it once."""
-    from flows.cli.maintain import verify_project
+    from flows.cli.data.maintain import verify_project
 
     verify_project(project)
 

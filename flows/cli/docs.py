@@ -4,7 +4,7 @@ import re
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from flows.cli.console import out, print_table
+from flows.cli.terminal.console import out, print_table
 from warehouse import SettingsError
 
 

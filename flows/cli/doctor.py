@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from flows.cli.console import lines, of_the_system, out
+from flows.cli.terminal.console import lines, of_the_system, out
 from flows.report.text import counted
 from warehouse import SiftlineError, WarehouseNotFound
 
 if TYPE_CHECKING:
-    from flows.project import Project
+    from flows.project.project import Project
 
 PACKAGES = ("torch", "duckdb", "pyarrow", "faiss-cpu", "snorkel", "prefect", "label-studio-sdk")
 FREE_BYTES = 2 * 1024**3
@@ -95,15 +95,15 @@ def _extensions(_: Path) -> Iterator[Finding]:
 
 
 def _opened(root: Path) -> "Project | None":
-    from flows.project import Project
-    from flows.settings_file import FILE_NAME
+    from flows.project.project import Project
+    from flows.settings.settings_file import FILE_NAME
 
     return Project(root) if (root / FILE_NAME).is_file() else None
 
 
 def _encoder(root: Path) -> Iterator[Finding]:
+    from engine.kernels.native import MISSING, load_library
     from engine.load import load_encoder
-    from engine.native import MISSING, load_library
 
     torch = importlib.import_module("torch")
     device = "CUDA " + torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
@@ -135,9 +135,9 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    from flows.report.in_use import unread_share
-    from flows.report.story import unread_sentence
-    from flows.settings_file import FILE_NAME
+    from flows.report.current_models import unread_share
+    from flows.report.narrative import unread_sentence
+    from flows.settings.settings_file import FILE_NAME
 
     project = _opened(root)
     if project is None:
@@ -159,7 +159,7 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _store(root: Path) -> Iterator[Finding]:
-    from warehouse.store import check_store
+    from warehouse.catalog.object_store import check_store
 
     project = _opened(root)
     if project is not None and project.location.on_s3:
@@ -168,9 +168,9 @@ def _store(root: Path) -> Iterator[Finding]:
 
 
 def _sources(root: Path) -> Iterator[Finding]:
-    from features.columnar import check_query
-    from features.ingest import read_source
-    from features.sources import find_files
+    from features.ingest.stage import read_source
+    from features.readers.parquet import check_query
+    from features.readers.source import find_files
 
     project = _opened(root)
     if project is not None:
@@ -187,7 +187,7 @@ def _sources(root: Path) -> Iterator[Finding]:
 
 
 def _gold(root: Path) -> Iterator[Finding]:
-    from weak_labels.gold_file import read_gold_file
+    from weak_labels.analysis.gold_file import read_gold_file
 
     project = _opened(root)
     if project is not None and (config := project.evaluate_config) is not None:
@@ -196,7 +196,7 @@ def _gold(root: Path) -> Iterator[Finding]:
 
 
 def _prefect(root: Path) -> Iterator[Finding]:
-    from flows.prefect_server import behind, check_api, log_in_hint, other_version, use_api
+    from flows.servers.prefect_server import behind, check_api, log_in_hint, other_version, use_api
 
     url = use_api(root.absolute() / ".siftline")
     if url is None:
@@ -224,8 +224,8 @@ def _prefect(root: Path) -> Iterator[Finding]:
 
 
 def _label_studio(root: Path) -> Iterator[Finding]:
-    from flows.local_servers import running_label_studio
-    from flows.studio import studio_key_file
+    from flows.servers.label_studio import studio_key_file
+    from flows.servers.running import running_label_studio
 
     url, key = (os.environ.get(name, "").strip() for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"))
     project = _opened(root)
@@ -240,8 +240,8 @@ def _label_studio(root: Path) -> Iterator[Finding]:
     if not key:
         yield Finding("label studio", False, "LABEL_STUDIO_API_KEY is not set; copy it from Account & Settings")
         return
-    from active.label_studio_connection import Connection, count_of, text_of  # its SDK takes a second to import
-    from active.label_studio_project import find_project
+    from active.label_studio.connection import Connection, count_of, text_of
+    from active.label_studio.project import find_project
 
     key_file = studio_key_file(root.absolute(), url, key)
     name = "siftline doctor" if project is None else project.settings.project.name

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from flows.cli.console import out, say, stage_progress
+from flows.cli.terminal.console import out, say, stage_progress
 from flows.report.text import counted
 
 
@@ -20,7 +20,7 @@ def embed_texts(
 ) -> None:
     """Embed a file and print how many texts were done and how fast."""
     from engine.load import load_encoder
-    from features.embed_file import embed_file, read_through
+    from features.embedding.file import embed_file, read_through
 
     began = time.monotonic()
     texts = read_through(source, text_field=text_field, id_field=id_field, output=output)

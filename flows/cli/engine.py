@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from engine.errors import OptionError
-from flows.cli.console import excerpt, out, print_table, say
-from flows.cli.options import ending_in, group_of
+from flows.cli.terminal.console import excerpt, out, print_table, say
+from flows.cli.terminal.options import ending_in, group_of
 
 if TYPE_CHECKING:
-    from engine.build import Shape
+    from engine.training.jobs import Shape
 
 app = group_of(help="The encoder: convert, distill, quantize, trace, serve.")
 
@@ -55,12 +55,12 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Fixes everything random.")
 def _shape_of(
     layers: str, heads: float | None, experts: int, shared_heads: int | None, shared_neurons: int | None
 ) -> "Shape":
-    """What to keep of a dense model, as a person asks for it; see `engine.build.Shape`.
+    """What to keep of a dense model, as a person asks for it; see `engine.training.jobs.Shape`.
 
     Raises:
         OptionError: the layers are no numbers.
     """
-    from engine.build import Shape
+    from engine.training.jobs import Shape
 
     try:
         kept = layers if layers in ("all", "third") else tuple(map(int, layers.split(",")))
@@ -86,7 +86,7 @@ def engine_convert(
     seed: SeedOption = 0,
 ) -> None:
     """Cut a dense model of the BERT family into routed heads and experts; nothing is trained."""
-    from engine.build import convert_file
+    from engine.training.jobs import convert_file
 
     shape = _shape_of(layers, heads, experts, shared_heads, shared_neurons)
     config = convert_file(source, text, output, shape, seed=seed)
@@ -143,8 +143,8 @@ def engine_distill(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
 ) -> None:
     """Train a routed encoder toward its dense parent's vectors; no labels are needed."""
-    from engine.build import distill_file
-    from engine.recipe import Progress, Recipe
+    from engine.training.jobs import distill_file
+    from engine.training.schedule import Progress, Recipe
 
     def report(progress: Progress) -> None:
         left = (progress.steps - progress.step) * progress.seconds / max(1, progress.done)
@@ -180,7 +180,7 @@ def engine_quantize(
     bits: Annotated[int, typer.Option(min=4, max=8, help="Bits of a weight: 8 or 4.")] = 4,
 ) -> None:
     """Write a smaller file of an encoder in 8 or 4 bits; nothing is trained."""
-    from engine.quantized_file import quantize_encoder
+    from engine.weights.quantized_file import quantize_encoder
 
     size = quantize_encoder(encoder, bits, output)
     out.print(
@@ -254,12 +254,12 @@ def engine_serve(
     drain: Annotated[float, typer.Option(help="Seconds left for admitted requests after SIGTERM.")] = 10.0,
 ) -> None:
     """Serve an encoder over HTTP: OpenAI's /v1/embeddings and text-embeddings-inference's /embed."""
-    from engine.energy import best_meter
-    from engine.key import key_from_environment
+    from engine.client.api_key import key_from_environment
+    from engine.client.remote import info_name, info_sha256
     from engine.load import load_encoder
-    from engine.local import LocalEncoder
-    from engine.remote import info_name, info_sha256
-    from engine.request import Room
+    from engine.runtime.energy import best_meter
+    from engine.runtime.local import LocalEncoder
+    from engine.runtime.request import Room
     from engine.serving.app import Service
     from engine.serving.config import ServerConfig
     from engine.serving.run import serve

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.options import AtOption, ForceOption, ProjectOption, ending_in, group_of
+from flows.cli.terminal.options import AtOption, ForceOption, ProjectOption, ending_in, group_of
 
 export = group_of(help="Results as files, with a manifest.")
 lf = group_of(help="Labeling functions: try them, look at them.")
@@ -29,7 +29,7 @@ def export_training_files(
     force: ForceOption = False,
 ) -> None:
     """Write the labelled data set and a manifest that says exactly what it is."""
-    from flows.cli.history import export_training
+    from flows.cli.data.history import export_training
 
     export_training(project, output, format, at, where, force=force)
 

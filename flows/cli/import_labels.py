@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from flows.cli.console import out, say
-from flows.cli.look import project_hint
+from flows.cli.status import project_hint
+from flows.cli.terminal.console import out, say
 from flows.report.text import counted
 
 _ASK = (
@@ -14,7 +14,7 @@ _ASK = (
 
 def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = False) -> None:
     """Store the labels of a file, or take them back, and print how many and what was left out."""
-    from active.import_labels import (
+    from active.queue.import_labels import (
         ACCOUNTS,
         HELD_OUT,
         MOVED,
@@ -26,8 +26,8 @@ def import_file(root: Path, file: Path, annotator: str, *, withdraw: bool = Fals
         UNNAMED,
         import_labels,
     )
-    from features.ingest import ingest
-    from flows.project import Project
+    from features.ingest.stage import ingest
+    from flows.project.project import Project
 
     project = Project(root)
     with project.only_run():

@@ -12,15 +12,15 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
-from features.classes import check_apart
-from features.ingest import IngestConfig, ingest
-from features.sources import MissingColumns, SourceConfig
-from flows.cli.console import out, stage_progress
+from features.ingest.classes import check_apart
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.label_file import has_labels
+from features.readers.source import MissingColumns, SourceConfig
+from flows.cli.terminal.console import out, stage_progress
 from flows.report.text import counted
-from flows.settings_file import FILE_NAME, settings_of
+from flows.settings.settings_file import FILE_NAME, settings_of
 from warehouse import DataError, Lake, SettingsError
-from warehouse.files import replaced_file
-from warehouse.label_file import has_labels
+from warehouse.files.atomic_file import replaced_file
 
 _FUNCTIONS = "labeling_functions.py"
 NOT_FOR_GIT = """\
@@ -80,7 +80,7 @@ def init_project(
         raise SettingsError(f"Name at least two classes, each once: --classes spam,ham (found {classes!r})")
     check_apart(names)
     if sample is not None:
-        from features.samples import get_sample
+        from features.ingest.samples import get_sample
 
         _check_sample_is_new(folder / "data")
         fetched = get_sample(sample, folder / "data")

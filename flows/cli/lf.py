@@ -8,22 +8,22 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
-from features.embed import encode_texts
-from features.ingest import ingest
-from flows.cli.console import excerpt, out, print_table, safe, say
-from flows.cli.look import project_hint, shown_path, simulated_mark
-from flows.project import Project
+from features.embedding.stage import encode_texts
+from features.ingest.stage import ingest
+from flows.cli.status import project_hint, shown_path, simulated_mark
+from flows.cli.terminal.console import excerpt, out, print_table, safe, say
+from flows.project.project import Project
 from flows.report.text import counted, listed
 from warehouse import Lake, SettingsError, WarehouseNotFound
-from warehouse.protection import connect_locked_down
-from warehouse.read import check_condition
-from warehouse.reader import Reader
-from warehouse.rounding import percent
-from weak_labels.apply import VoteConfig
-from weak_labels.function_file import load_functions
-from weak_labels.preview import preview
-from weak_labels.report import FunctionFigures, Report, lf_report
-from weak_labels.suggest import SuggestConfig, suggest, write
+from warehouse.queries.open import check_condition
+from warehouse.queries.reader import Reader
+from warehouse.queries.sandbox import connect_locked_down
+from warehouse.text import percent
+from weak_labels.analysis.lf_report import FunctionFigures, Report, lf_report
+from weak_labels.analysis.preview import preview
+from weak_labels.analysis.suggest import SuggestConfig, suggest, write
+from weak_labels.applying.stage import VoteConfig
+from weak_labels.functions.loader import load_functions
 
 
 def preview_functions(root: Path, file: Path | None, items: int | None, *, ask: bool) -> int:

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows.cli import console
 from flows.cli.commands import app
-from flows.ports import reach_loopback_directly
+from flows.cli.terminal import console
+from flows.servers.ports import reach_loopback_directly
 from warehouse import SiftlineError, Transient, WarehouseNotFound
 
 _INTERRUPTED = 130
@@ -158,7 +158,7 @@ def run_command(arguments: list[str]) -> int:
         console.say(f"siftline: {error}")
         return 3 if isinstance(error, Transient | UnavailableError) else 2
     except _duckdb_error() as error:
-        from warehouse.disk_space import temporary_fault
+        from warehouse.files.disk_space import temporary_fault
 
         if told := temporary_fault(str(error)):
             console.say(f"siftline: {told}")
@@ -192,7 +192,7 @@ def run_command(arguments: list[str]) -> int:
 
 def _project_hint(arguments: list[str], error: Any) -> str | None:
     """How a project is named, for who put its option before the command, or its folder where none belongs."""
-    from flows.settings_file import FILE_NAME
+    from flows.settings.settings_file import FILE_NAME
 
     if not arguments:
         return None
@@ -206,8 +206,8 @@ def _project_hint(arguments: list[str], error: Any) -> str | None:
 
 def _is_made_now(arguments: list[str]) -> bool:
     """Whether a run of the command's project is at work, so that a warehouse which is not there is on its way."""
-    from flows.processes import holds_lock
-    from flows.take_over import LOCK
+    from flows.project.recovery import LOCK
+    from flows.servers.processes import holds_lock
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--project", "-p", type=Path, default=Path(os.environ.get("SIFTLINE_DIR") or "."))

@@ -10,25 +10,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.console import excerpt, out, print_table, say, stage_progress
+from flows.cli.data.sql import form_by_suffix
 from flows.cli.embed import tell_without_text
-from flows.cli.sql import form_by_suffix
+from flows.cli.terminal.console import excerpt, out, print_table, say, stage_progress
 from flows.report.text import counted
 from warehouse import SettingsError
-from warehouse.files import replaced_file
+from warehouse.files.atomic_file import replaced_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from engine.protocol import Vectors
-    from flows.predict import TextPredictor
+    from flows.project.prediction import TextPredictor
 
 STANDARD_INPUT = "-"
 
 
 def predict_texts(root: Path, texts: list[str], *, ask: bool = False) -> None:
     """Print the label of each text, and how sure the end model is of it."""
-    from flows.predict import check_texts
+    from flows.project.prediction import check_texts
 
     check_texts(texts)
     predictor = _opened(root, ask=ask)
@@ -54,7 +54,7 @@ def predict_file(
     """
     import pyarrow as pa
 
-    from features.embed_file import embed_file, read_through
+    from features.embedding.file import embed_file, read_through
 
     form = form_by_suffix(output) if output else "json"
     with TemporaryDirectory() as passing:
@@ -112,7 +112,7 @@ def _write(made: Path, output: Path | None, form: str) -> None:
     """What was said, as CSV or JSON lines."""
     import pyarrow.parquet as pq
 
-    from warehouse.formats import rows_of, write_csv, write_json
+    from warehouse.export.formats import rows_of, write_csv, write_json
 
     said = pq.ParquetFile(made)
 
@@ -129,7 +129,7 @@ def _write(made: Path, output: Path | None, form: str) -> None:
 
 
 def _opened(root: Path, *, ask: bool) -> "TextPredictor":
-    from flows.predict import TextPredictor
+    from flows.project.prediction import TextPredictor
 
     predictor = TextPredictor(root, ask=ask)
     say(f"learned from: {predictor.learned_from}")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from flows.cli.console import EndNow, fitted, say, stage_progress
-from flows.cli.look import project_hint
-from flows.limits import said_stop
-from flows.prefect_server import (
+from flows.cli.status import project_hint
+from flows.cli.terminal.console import EndNow, fitted, say, stage_progress
+from flows.pipelines.time_limits import said_stop
+from flows.servers.prefect_server import (
     behind,
     configured_api_url,
     disk_full,
@@ -24,10 +24,10 @@ from flows.prefect_server import (
     prefect_api,
 )
 from warehouse import ServiceError, StageResult
-from warehouse.schema import rows_in_words
+from warehouse.schema.tables import rows_in_words
 
 if TYPE_CHECKING:
-    from flows.project import Project
+    from flows.project.project import Project
 
 
 @said_stop()
@@ -39,7 +39,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
         EndNow: Prefect's server went away in the middle.
         SettingsError: there is no gold to simulate with, or Prefect's server is of a version that its client refuses.
     """
-    from flows.project import Project
+    from flows.project.project import Project
 
     began = time.monotonic()
     project = Project(root)
@@ -52,7 +52,7 @@ def run_project(root: Path, *, simulated: bool, max_passes: int | None) -> None:
     with project.only_run(), prefect_api(project.state_path, meanwhile=partial(_get_ready, project)):
         from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
-        from flows.pipelines import OpenProject, cycle, watch
+        from flows.pipelines.flows import OpenProject, cycle, watch
 
         if simulated:
             say("Annotator: simulated (answers come from the sample's gold column, not people)")
@@ -79,11 +79,11 @@ def _get_ready(project: "Project") -> None:
     """Import what the run needs, and refuse what it would stop at, before anybody waits for the server."""
     gc.disable()  # of all that is imported, which it would go over again and again, nothing is free
     try:
-        import_module("flows.pipelines")
+        import_module("flows.pipelines.flows")
         with suppress(OSError):  # told where it is loaded
             if b"snorkel" in (project.root / project.settings.weak_labels.functions).read_bytes():
                 import_module("snorkel.labeling")
-        import_module("flows.stages").check_ahead(project)
+        import_module("flows.pipelines.stages").check_ahead(project)
     finally:
         gc.enable()
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from features.samples import SAMPLES, get_sample
-from flows.cli.console import out, print_table, stage_progress
+from features.ingest.samples import SAMPLES, get_sample
+from flows.cli.terminal.console import out, print_table, stage_progress
 
 
 def list_samples() -> None:

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from flows.cli.console import EndNow, out, print_table, say
-from flows.cli.look import project_hint, shown_path
-from flows.prefect_server import require_api
-from flows.project import Project
-from flows.settings_file import FILE_NAME, load_settings
+from flows.cli.status import project_hint, shown_path
+from flows.cli.terminal.console import EndNow, out, print_table, say
+from flows.project.project import Project
+from flows.servers.prefect_server import require_api
+from flows.settings.settings_file import FILE_NAME, load_settings
 from warehouse import ServiceError
 
 
@@ -16,7 +16,7 @@ def serve_deployments(root: Path) -> None:
     project = Project(root)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     url = require_api(project.state_path)
-    from flows.deployments import serve
+    from flows.deployments.deployments import serve
 
     def ready(times: dict[str, str]) -> None:
         _say_schedule(times)
@@ -34,7 +34,7 @@ def deploy_to_pool(root: Path, pool: str) -> None:
     """Hand a project's deployments to a work pool."""
     project = Project(root)
     url = require_api(project.state_path)
-    from flows.deployments import deploy
+    from flows.deployments.deployments import deploy
 
     _say_schedule(deploy(project, pool))
     out.print(f"Deployed to the work pool {pool} at {url.removesuffix('/api')}. Run them with:")
@@ -48,7 +48,7 @@ def _say_schedule(times: dict[str, str]) -> None:
 
 def start_all(root: Path) -> None:
     """Start what does not run yet and print the state of all."""
-    from flows.services import up
+    from flows.deployments.services import up
 
     project = Project(root)
     up(project, say)
@@ -57,7 +57,7 @@ def start_all(root: Path) -> None:
 
 def stop_all(root: Path) -> None:
     """Stop all of it."""
-    from flows.services import down
+    from flows.deployments.services import down
 
     stopped = down(folder_of(root), say)
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
@@ -76,7 +76,7 @@ def folder_of(root: Path) -> Path:
 
 def show_services(root: Path) -> None:
     """Print the state of each process, and where to look at it."""
-    from flows.services import LOST, status
+    from flows.deployments.services import LOST, status
 
     lines = status(Project(root))
     print_table(

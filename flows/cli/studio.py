@@ -5,10 +5,10 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from flows.cli.console import out, say
 from flows.cli.serving import folder_of
-from flows.project import Project
-from flows.studio import studio_server
+from flows.cli.terminal.console import out, say
+from flows.project.project import Project
+from flows.servers.label_studio import studio_server
 from warehouse import WarehouseNotFound
 
 
@@ -32,8 +32,8 @@ def start(root: Path, *, load: bool) -> None:
 
 def _load_queue(root: Path, project: Project) -> None:
     """Run the project against the server; where the budget is spent, one more batch is selected, and this is said."""
-    from flows.cli.look import reconcile_queue, waiting_tasks
     from flows.cli.run import run_project
+    from flows.cli.status import reconcile_queue, waiting_tasks
 
     section = project.settings.select
     queued = waiting = 0

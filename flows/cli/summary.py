@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from active.explore import score_fair_sample
-from active.pool import UNTAUGHT
-from active.quality import FOLDS
-from active.select import NOTHING_LEFT
-from active.task_folder import TaskFolder
-from flows.cli.console import out, print_table
-from flows.cli.look import (
+from active.pool.pool import UNTAUGHT
+from active.quality.label_errors import FOLDS
+from active.selection.exploration import score_fair_sample
+from active.selection.stage import NOTHING_LEFT
+from active.task_folder.service import TaskFolder
+from flows.cli.status import (
     WHOLE_SETS,
     print_left_files,
     print_refusals,
@@ -24,16 +23,17 @@ from flows.cli.look import (
     waiting_tasks,
     why_nobody_is_asked,
 )
-from flows.project import Project
-from flows.report.in_use import belief_in_weak_labels, scored_before, unread_share
-from flows.report.rare import finds_few, hidden_sentence, hides, latest_confusion
-from flows.report.story import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
+from flows.cli.terminal.console import out, print_table
+from flows.pipelines.stages import UNKNOWN, RunSummary
+from flows.project.project import Project
+from flows.report.current_models import belief_in_weak_labels, scored_before, unread_share
+from flows.report.narrative import SCORED_BEFORE, aside_sentence, fair_sentence, fair_soon, unread_sentence
+from flows.report.rare_classes import finds_few, hidden_sentence, hides, latest_confusion
 from flows.report.text import counted, duration, listed
-from flows.stages import UNKNOWN, RunSummary
 from warehouse import Reader
-from warehouse.lf_counts import TRAIN
-from warehouse.rounding import percent, three_decimals
-from weak_labels.report import wilson
+from warehouse.schema.lf_counts import TRAIN
+from warehouse.text import percent, three_decimals
+from weak_labels.analysis.lf_report import wilson
 
 TELLING = 3.0
 """Times its class's share that a function is right, from which it says much however often it is wrong."""

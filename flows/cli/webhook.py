@@ -4,11 +4,11 @@ import socket
 import threading
 from pathlib import Path
 
-from flows.cli.console import say
-from flows.project import Project
+from flows.cli.terminal.console import say
+from flows.project.project import Project
 from flows.report.text import counted
 from warehouse import SettingsError
-from warehouse.address import LOOPBACK
+from warehouse.catalog.address import LOOPBACK
 
 
 def receive(root: Path, *, host: str, port: int, every_s: float, register: str) -> None:
@@ -18,9 +18,9 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
         SettingsError: the secret is missing, or `register` is used without Label Studio.
         OptionError: the address cannot be listened on.
     """
-    from active.label_studio import LabelStudioService
+    from active.label_studio.service import LabelStudioService
     from engine.serving.connection import listen
-    from flows.webhook import ACTIONS, HEADER, secret_from_env
+    from flows.deployments.webhook import ACTIONS, HEADER, secret_from_env
 
     project = Project(root)
     secret = secret_from_env()
@@ -36,8 +36,8 @@ def receive(root: Path, *, host: str, port: int, every_s: float, register: str) 
 
 
 def _take_hints(project: Project, secret: str, listener: socket.socket, every_s: float) -> None:
-    from flows.prefect_server import use_api
-    from flows.webhook import Hint, collect_on_hints, webhook_server
+    from flows.deployments.webhook import Hint, collect_on_hints, webhook_server
+    from flows.servers.prefect_server import use_api
 
     project.state_path.mkdir(exist_ok=True, mode=0o700)
     hint = Hint(project.state_path / "collect-wanted")
@@ -46,7 +46,7 @@ def _take_hints(project: Project, secret: str, listener: socket.socket, every_s:
         with project.only_run():  # a run that is at work is waited for here, and not by runs that Prefect cancels
             pass
         if use_api(project.state_path) is not None:
-            from flows.trigger import run_collect
+            from flows.pipelines.triggers import run_collect
 
             if run_collect(project, say):
                 return

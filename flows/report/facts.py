@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from active.explore import EXPLORED, FairScore, score_fair_sample
-from active.pool import SUGGESTED
-from flows.report.in_use import (
+from active.pool.pool import SUGGESTED
+from active.selection.exploration import EXPLORED, FairScore, score_fair_sample
+from flows.report.current_models import (
     belief_in_weak_labels,
     json_object,
     latest_counts,
@@ -20,9 +20,9 @@ from flows.report.in_use import (
     unread_share,
 )
 from flows.report.sample import TEXT_CHARS, MapItems, Row, read_map_items
-from warehouse.reader import Reader
-from weak_labels.gold_file import also_in_train
-from weak_labels.report import Report, lf_report
+from warehouse.queries.reader import Reader
+from weak_labels.analysis.gold_file import also_in_train
+from weak_labels.analysis.lf_report import Report, lf_report
 
 QUEUE_ROWS = 12
 PEOPLE_ROWS = 50
@@ -75,10 +75,11 @@ class Facts:
         calibration_by_chance: its calibration error if it were exactly as often right as it says; None where unknown.
         scored_items: items that the latest accuracy was measured on.
         also_in_train: items of the scored split whose text stands in train too.
-        belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see `weak_labels.gold_step`.
+        belief_in_weak_labels: how far the end model believes what they taught, 0 to 1; see
+            `weak_labels.classifiers.gold_update`.
         unread: share of the texts' tokens that tell the encoder next to nothing, 0 to 1.
         scored_before: the figures are of earlier end models, as the newest was not scored.
-        scored_without: of `flows.report.in_use.scored_without`.
+        scored_without: of `flows.report.current_models.scored_without`.
     """
 
     snapshot: int

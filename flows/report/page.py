@@ -15,18 +15,18 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from features.records import REASONS
-from flows.report import plots, story, text
+from features.readers.record import REASONS
+from flows.report import narrative, plots, text
+from flows.report.embedding_map import lay_out
 from flows.report.facts import Facts, read_facts
-from flows.report.layout import lay_out
-from flows.report.rare import rare_sentence
+from flows.report.rare_classes import rare_sentence
 from flows.report.sample import MapItems, Row
-from flows.visible import visible
+from flows.report.visible import visible
 from warehouse import Lake, siftline_version
-from warehouse.answers import NO_CLASS
-from warehouse.files import replaced_file
-from warehouse.schema import rows_in_words
-from weak_labels.report import FunctionFigures, wilson
+from warehouse.files.atomic_file import replaced_file
+from warehouse.schema.answer_views import NO_CLASS
+from warehouse.schema.tables import rows_in_words
+from weak_labels.analysis.lf_report import FunctionFigures, wilson
 
 _MAP_NAME = 24
 _MAP_TEXT = 110
@@ -91,7 +91,7 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
-        story=story,
+        story=narrative,
         name_of=name_of,
         curve_plots=_curve_plots(facts),
         swatch=plots.swatch,
@@ -101,10 +101,12 @@ def _render(facts: Facts, item_map: Mapping[str, Any] | None, *, title: str, cla
         components_plot=_components_plot(facts),
         rare=_named(rare_sentence(facts.confusion, apart)),
         confusion=_confusion(facts, names),
-        confusion_sentence=_named(story.confusion_sentence(facts, apart)),
+        confusion_sentence=_named(narrative.confusion_sentence(facts, apart)),
         functions=_functions(facts.insight.functions),
         by_class=by_class,
-        by_class_sentence=_named(story.by_class_sentence([{**row, "name": _apart(row["name"])} for row in by_class])),
+        by_class_sentence=_named(
+            narrative.by_class_sentence([{**row, "name": _apart(row["name"])} for row in by_class])
+        ),
         item_map=item_map,
         quality_plot=_quality_plot(facts),
         queue_text=_QUEUE_TEXT,
@@ -204,7 +206,7 @@ def _curve_plots(facts: Facts) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     names = {"accuracy": "Accuracy", "micro_f1": "Micro F1", "macro_f1": "Macro F1"}
     for name, label in names.items():
-        curves = story.curves(facts, name)
+        curves = narrative.curves(facts, name)
         if curves:
             plot = plots.both(partial(plots.learning_curve, curves, label))
             shown.append({"name": name, "label": label, "plot": plot, "curves": curves})

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.report.in_use import encoder_in_use
-from warehouse.reader import Matrix, Reader, list_column_to_matrix
+from flows.report.current_models import encoder_in_use
+from warehouse.queries.reader import Matrix, Reader, list_column_to_matrix
 
 MAP_ITEMS = 3000
 SELECTED_ITEMS = 1500  # the latest selected ones; the other half shows what they were selected from

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from flows.visible import visible
+from flows.report.visible import visible
 
 Attributes = Mapping[str, str | float | int | None]
 

@@ -1,7 +1,7 @@
 """How figures and untrusted texts are written on the page.
 
 Every text of the data may be hostile. Jinja and `svg.element` escape what HTML would read as markup;
-`flows.visible` does the rest.
+`flows.report.visible` does the rest.
 """
 
 import json
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flows.visible import one_line
-from warehouse import rounding
+from flows.report.visible import one_line
+from warehouse import text
 
 ELLIPSIS = "…"
 FEW_ROWS = 12
@@ -81,12 +81,12 @@ def listed(parts: Sequence[str], last: str, *, of: str = "", more: tuple[str, st
 
 def score(value: float | None) -> str:
     """A share between 0 and 1 with three decimals, more where nearly all would be 1.000; or a dash."""
-    return "–" if value is None else rounding.three_decimals(value)
+    return "–" if value is None else text.three_decimals(value)
 
 
 def percent(value: float | None) -> str:
     """A share as a percentage, or a dash."""
-    return "–" if value is None else rounding.percent(value)
+    return "–" if value is None else text.percent(value)
 
 
 def duration(seconds: float) -> str:

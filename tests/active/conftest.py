@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from active.task_folder import TaskFolder
+from active.task_folder.service import TaskFolder
 from tests.active.task_folders import task
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, Upsert

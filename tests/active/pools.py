@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.index import IndexConfig, VectorIndex, open_index
+from features.neighbors.faiss_index import IndexConfig, VectorIndex, open_index
 from warehouse import Append, Lake, Upsert, matrix_to_list_array
 
 CLASSES = ("acq", "earn", "ship")

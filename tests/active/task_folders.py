@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from active.outbox import QueueConfig
-from active.service import Answer, Task
-from active.task_folder import TaskFolder
+from active.annotation.service import Answer, Task
+from active.queue.outbox import QueueConfig
+from active.task_folder.service import TaskFolder
 
 CONFIG = QueueConfig(project="p", classes=("a", "b"))
 

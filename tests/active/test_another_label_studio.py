@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from active.cursor import Cursor
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from active.reconcile import reconcile
-from flows.studio import StudioInfo, StudioServer
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.cursor import Cursor
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from flows.servers.label_studio import StudioInfo, StudioServer
 from tests.active.plans import plan
 from tests.studio import CLASSES, api
 from warehouse import Lake

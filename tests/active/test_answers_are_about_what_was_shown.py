@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from active.ask_again import AskAgainConfig, ask_again
-from active.outbox import QueueConfig, commit_states, queue_rows
-from active.pool import read_pool
-from active.push import push
-from active.queue import collect
-from active.reconcile import reconcile
-from active.task_content import Content
-from active.task_folder import TaskFolder
+from active.annotation.task_content import Content
+from active.pool.pool import read_pool
+from active.quality.relabeling import AskAgainConfig, ask_again
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig, commit_states, queue_rows
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
 from tests.active.test_ask_again import answer, gold, no_index, row_of, send
 from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder

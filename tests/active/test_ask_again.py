@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.ask_again import AskAgainConfig, ask_again
-from active.consensus import consensus
-from active.outbox import QueueConfig
-from active.push import push
-from active.quality import suspects
-from active.queue import collect
-from active.reconcile import reconcile
-from active.task_folder import TaskFolder
-from features.index import VectorIndex
+from active.quality.consensus import consensus
+from active.quality.label_errors import suspects
+from active.quality.relabeling import AskAgainConfig, ask_again
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
+from features.neighbors.faiss_index import VectorIndex
 from tests.active.pools import CLASSES, SmallPool, clusters, sets, small_pool
 from tests.active.task_folders import annotation, write
 from tests.active.test_queue_loses_and_doubles_nothing import Died, DyingFolder

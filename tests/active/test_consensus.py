@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from active.consensus import Opinions, accuracies, consensus, krippendorff_alpha, read_opinions
+from active.quality.consensus import Opinions, accuracies, consensus, krippendorff_alpha, read_opinions
 from flows.report.facts import read_facts
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Append, Delete, Lake, SettingsError, Upsert

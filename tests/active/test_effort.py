@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from active.effort import FEWEST, LEAST_S, Effort
-from active.select import SelectConfig, select
-from active.simulated import DECISION_S, WORDS_PER_S, seconds_to_answer
+from active.annotation.simulated_annotator import DECISION_S, WORDS_PER_S, seconds_to_answer
+from active.selection.stage import SelectConfig, select
 from active.strategies import STRATEGIES
-from active.value import ValueConfig, estimate_values
+from active.value.labeling_cost import FEWEST, LEAST_S, Effort
+from active.value.stage import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from tests.active.test_select_strategies import NONE, situation
 from tests.lakes import copy_of

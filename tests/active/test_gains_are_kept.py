@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from active.graph import Floats, PoolGraph, Rows, Vectors
-from active.information import Information
-from active.kept_gains import WIDEST, Gains, kept_gains
-from active.kept_values import KEPT_WITHIN
-from active.value import ValueConfig, estimate_values, shares
-from features import approximate
+from active.pool.graph import Floats, PoolGraph, Rows, Vectors
+from active.value.gain_cache import WIDEST, Gains, kept_gains
+from active.value.information_gain import Information
+from active.value.stage import ValueConfig, estimate_values, shares
+from active.value.value_cache import KEPT_WITHIN
+from features.neighbors import search
 from tests.active.pools import small_pool, unit
 from tests.lakes import copy_of
 from warehouse import Delete, Lake, Upsert
-from warehouse.array_file import read_arrays, write_arrays
+from warehouse.files.array_cache import read_arrays, write_arrays
 
 N, D, NEW, CLASSES, RIDGE = 8000, 4, 60, 3, 0.02
 
@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_stage_says_how_many_were_worked_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 1000)
     generator = np.random.default_rng(0)
     vectors, predicted = unit(generator.standard_normal((2000, 2))), generator.dirichlet(np.ones(3), 2000)
     pool = small_pool(copy_of(Lake, tmp_path / "lake"), tmp_path / "index", vectors, predicted)

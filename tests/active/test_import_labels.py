@@ -11,8 +11,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from active.ask_again import ask_again
-from active.import_labels import (
+from active.pool.pool import read_pool
+from active.quality.relabeling import ask_again
+from active.queue.collect import collect
+from active.queue.import_labels import (
     ACCOUNTS,
     HELD_OUT,
     MOVED,
@@ -23,16 +25,14 @@ from active.import_labels import (
     UNNAMED,
     import_labels,
 )
-from active.outbox import QueueConfig
-from active.pool import read_pool
-from active.push import push
-from active.queue import collect
-from active.reconcile import reconcile
-from active.task_folder import TaskFolder
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
 from tests.active.pools import CLASSES, SmallPool, clusters, small_pool
 from tests.active.test_ask_again import CONFIG, OPINIONS, answer, change_text, gold, no_index, row_of, send
 from warehouse import DataError, Lake, StageResult
-from warehouse.formats import write_csv
+from warehouse.export.formats import write_csv
 
 N = 12
 
@@ -92,7 +92,7 @@ def test_labels_count_as_people_gave_them_and_a_second_import_changes_nothing(
         def now(cls, tz: tzinfo | None = None) -> Self:
             return cls(2020, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr("active.import_labels.datetime", Back)
+    monkeypatch.setattr("active.queue.import_labels.datetime", Back)
     file.write_text(f"id,label,annotator\n{second},ship,team\n", "utf-8")
     assert import_labels(lake, file, CONFIG).committed
     assert gold(lake, second) == [2], "the later one, whatever the clock says"

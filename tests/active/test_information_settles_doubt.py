@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from active import information as module
-from active.information import Information, openness
+from active.value import information_gain as module
+from active.value.information_gain import Information, openness
 from tests.active.pools import clusters
 
 N, CLASSES, RIDGE = 70, 3, 0.1

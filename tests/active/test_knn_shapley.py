@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from active.shapley import Variant, knn_shapley
+from active.value.shapley import Variant, knn_shapley
 from warehouse import SettingsError
 
 T, V, C, K, NEAR = 6, 4, 3, 2, 0.0

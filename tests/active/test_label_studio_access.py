@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from flows.studio import StudioInfo
+from active.label_studio.service import LabelStudioService
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.active.test_label_studio_faults import LOGIN_PAGE, answering
 from tests.servers import make_certificate

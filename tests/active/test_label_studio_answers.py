@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-import active.label_studio
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect, refusals
-from flows.studio import StudioInfo
+import active.label_studio.service
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect, refusals
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.studio import CLASSES, api, choose, make_tasks, project_of, sign_up
 from warehouse import Lake
@@ -182,7 +182,7 @@ def test_two_annotators_who_disagree_are_told_apart(studio: StudioInfo, project:
 
 
 def test_many_answers_take_several_pages(project: LabelStudioService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(active.label_studio, "PAGE", 4)
+    monkeypatch.setattr(active.label_studio.service, "PAGE", 4)
     ids = project.push(make_tasks(12))
     for item in list(ids)[::-1][:9]:
         project.annotate(ids[item], labels=["earn"], annotator="simulated", seconds=1)

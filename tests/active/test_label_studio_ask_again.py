@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from active.ask_again import AskAgainConfig, Why, ask_again
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from active.reconcile import reconcile
-from features.index import VectorIndex
-from flows.studio import StudioInfo
+from active.label_studio.service import LabelStudioService
+from active.quality.relabeling import AskAgainConfig, Why, ask_again
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from features.neighbors.faiss_index import VectorIndex
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan
 from tests.studio import CLASSES, api, choose, proxy, sign_up
 from warehouse import Lake, ServiceError, Upsert

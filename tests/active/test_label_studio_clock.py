@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.label_studio_answers import People, answers_of
+from active.label_studio.answers import People, answers_of
+from active.label_studio.service import LabelStudioService
 from tests.active.test_label_studio_faults import CANARY, answering
 from tests.studio import http_server
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import active.label_studio
-from active.cursor import Cursor
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from flows.studio import StudioInfo, StudioServer
+import active.label_studio.service
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.cursor import Cursor
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.servers.label_studio import StudioInfo, StudioServer
 from tests.active.plans import plan
 from tests.studio import CLASSES, api, choose
 from warehouse import Append, Delete, Lake, Upsert
@@ -43,7 +43,7 @@ def gold(lake: Lake) -> dict[str, int]:
 def test_edits_skips_and_deletions_are_found_by_what_changed_alone(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active.label_studio, "MARGIN", timedelta(0))
+    monkeypatch.setattr(active.label_studio.service, "MARGIN", timedelta(0))
     config = QueueConfig(project=service.project, classes=CLASSES)
     ids = plan(lake, service.project, [1 - number / 10 for number in range(6)])
     push(lake, service, config)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-import active.label_studio
-from active.cursor import Cursor
-from active.label_studio import LabelStudioService
-from active.label_studio_answers import EDITED_AFTER
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect, refusals
-from flows.studio import StudioInfo
+import active.label_studio.service
+from active.label_studio.answers import EDITED_AFTER
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect, refusals
+from active.queue.cursor import Cursor
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.studio import CLASSES, api, choose, make_tasks, project_of, sign_up
 from warehouse import Lake
@@ -94,7 +94,7 @@ def test_a_simulated_answer_that_a_person_edited_is_the_persons(
 def test_a_skipped_text_is_answered_and_nobody_else_is_asked(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active.label_studio, "MARGIN", timedelta(0))
+    monkeypatch.setattr(active.label_studio.service, "MARGIN", timedelta(0))
     ann, bob = sign_up(studio), sign_up(studio)
     config = QueueConfig(project=service.project, classes=CLASSES)
     first, second = plan(lake, service.project, [0.9, 0.8])

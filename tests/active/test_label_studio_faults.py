@@ -16,15 +16,15 @@ from urllib.parse import unquote_plus
 import httpx
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.label_studio_environment import server_from_env
+from active.label_studio.environment import server_from_env
+from active.label_studio.service import LabelStudioService
+from engine.client.proxies import client_for
 from engine.errors import OptionError
-from engine.proxies import client_for
-from flows.studio import StudioInfo
+from flows.servers.label_studio import StudioInfo
 from tests.servers import make_certificate
 from tests.studio import Answer, http_server
 from warehouse import ServiceError, ServiceRefused, SettingsError, SiftlineError
-from weak_labels.prompt_client import PromptClient, PromptConfig
+from weak_labels.prompting.client import PromptClient, PromptConfig
 
 CANARY = "canary-5d41402abc4b2a76b9719d911017c592"
 LOGIN_PAGE = "<!doctype html><html><head><title>Log in</title></head><body><form></form></body></html>"

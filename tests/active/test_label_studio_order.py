@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from active.ask_again import REASONS
-from active.explore import EXPLORED
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from flows.studio import StudioInfo
+from active.label_studio.service import LabelStudioService
+from active.quality.relabeling import REASONS
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.selection.exploration import EXPLORED
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states, values_of
 from tests.studio import CLASSES, api, choose, project_of, sign_up
 from warehouse import Lake, ServiceError

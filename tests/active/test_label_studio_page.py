@@ -10,9 +10,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from active.label_studio import LabelStudioService
-from active.service import Task
-from flows.studio import StudioInfo
+from active.annotation.service import Task
+from active.label_studio.service import LabelStudioService
+from flows.servers.label_studio import StudioInfo
 from tests.browser import chromium, requested_urls, requires_chromium
 from tests.studio import CLASSES, log_in, project_of
 

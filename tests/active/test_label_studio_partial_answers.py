@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from flows.studio import StudioInfo
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.lakes import copy_of
 from tests.studio import CLASSES, Answer, choose, make_tasks, proxy

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from active.label_config import Page, label_config
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
+from active.label_studio.labeling_page import Page, label_config
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
 from flows.cli.main import run_command
-from flows.pipelines import words_of
-from flows.project import Project
-from flows.stages import check_ahead
-from flows.studio import StudioInfo
+from flows.pipelines.flows import words_of
+from flows.pipelines.stages import check_ahead
+from flows.project.project import Project
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan
 from tests.studio import CLASSES, api, choose, free_port, http_server, make_tasks, personal_token, project_of
 from warehouse import Lake, ServiceRefused, SettingsError

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import active.label_studio
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from active.reconcile import reconcile
-from active.task_folder import TaskFolder
-from flows.studio import StudioInfo
+import active.label_studio.service
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.lakes import copy_of
 from tests.studio import CLASSES, api, choose, project_of, proxy, sign_up
@@ -51,7 +51,7 @@ def test_a_batch_that_was_stored_but_not_confirmed_is_not_sent_again(
 def test_half_a_stored_batch_is_completed(
     lake: Lake, studio: StudioInfo, service: LabelStudioService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active.label_studio, "IMPORT_CHUNK", 10)
+    monkeypatch.setattr(active.label_studio.service, "IMPORT_CHUNK", 10)
     config = QueueConfig(project=service.project, classes=CLASSES)
     ids = planned(lake, service.project, 30)
     imports: list[str] = []

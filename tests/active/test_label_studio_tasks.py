@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-import active.label_studio
-from active.label_studio import LabelStudioService
-from active.label_studio_connection import condition
-from active.service import Task
-from flows.studio import StudioInfo
+import active.label_studio.service
+from active.annotation.service import Task
+from active.label_studio.connection import condition
+from active.label_studio.service import LabelStudioService
+from flows.servers.label_studio import StudioInfo
 from tests.studio import CLASSES, api, make_tasks, project_of
 from warehouse import ServiceRefused
 
@@ -44,7 +44,7 @@ def task(item_id: str, text: str = "text") -> Task:
 def test_a_hundred_tasks_arrive_with_their_suggestions(
     studio: StudioInfo, project: LabelStudioService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active.label_studio, "IMPORT_CHUNK", 40)
+    monkeypatch.setattr(active.label_studio.service, "IMPORT_CHUNK", 40)
     tasks = make_tasks(100)
     ids = project.push(tasks)
     assert list(ids) == [task.item_id for task in tasks]
@@ -97,7 +97,7 @@ def test_every_copy_of_a_task_is_found(project: LabelStudioService) -> None:
 def test_a_task_deleted_between_two_pages_hides_no_other(
     project: LabelStudioService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active.label_studio, "PAGE", 5)
+    monkeypatch.setattr(active.label_studio.service, "PAGE", 5)
     tasks = make_tasks(17)
     ids = project.push(tasks)
     listing: Iterator[dict[str, Any]] = project._tasks(  # pyright: ignore[reportPrivateUsage]

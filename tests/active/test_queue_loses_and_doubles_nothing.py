@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from active.outbox import QueueConfig, commit_states, queue_rows
-from active.push import overtaken, push
-from active.queue import collect
-from active.reconcile import reconcile
-from active.service import Task
-from active.simulated import SimulatedAnnotator
-from active.task_folder import TaskFolder
+from active.annotation.service import Task
+from active.annotation.simulated_annotator import SimulatedAnnotator
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig, commit_states, queue_rows
+from active.queue.push import overtaken, push
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, Reader, ServiceError, Upsert
 

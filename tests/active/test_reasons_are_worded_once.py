@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from active.pool import Pool
-from active.reason import reasons
+from active.pool.pool import Pool
+from active.value.reasons import reasons
 
 N, CLASSES = 400, 3
 

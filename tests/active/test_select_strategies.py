@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from active.graph import Floats, PoolGraph, Rows
-from active.pool import MANY, Pool
+from active.pool.graph import Floats, PoolGraph, Rows
+from active.pool.pool import MANY, Pool
 from active.strategies import STRATEGIES, Pick, Situation, Strategy, find_strategy
 from tests.active.pools import CLASSES, clusters, unit
 from warehouse import DataError, SettingsError

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.explore import EXPLORED, FairScore, exploration_order, fair_sample, score_fair_sample
-from active.outbox import QueueConfig
-from active.pool import read_pool
-from active.push import push
-from active.select import SelectConfig, select
-from active.stopping import outlook
-from active.task_folder import TaskFolder
-from active.value import ValueConfig, estimate_values
+from active.pool.pool import read_pool
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.selection.exploration import EXPLORED, FairScore, exploration_order, fair_sample, score_fair_sample
+from active.selection.stage import SelectConfig, select
+from active.selection.stopping import outlook
+from active.task_folder.service import TaskFolder
+from active.value.stage import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, predictions, sets, small_pool
 from warehouse import Lake, SettingsError, Upsert
 

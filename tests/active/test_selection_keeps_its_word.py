@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from active.select import SelectConfig, select
+from active.selection.stage import SelectConfig, select
 from active.strategies import Pick
-from active.value import ValueConfig, estimate_values
+from active.value.stage import ValueConfig, estimate_values
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, StageResult
@@ -137,7 +137,7 @@ def test_a_strategy_of_ones_own_cannot_break_the_promises(
     pool: SmallPool, strategy: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label(pool, {"i00001": 0})  # the first of the train items
-    monkeypatch.setattr("active.select.find_strategy", lambda name: strategy)
+    monkeypatch.setattr("active.selection.stage.find_strategy", lambda name: strategy)
     with pytest.raises(SettingsError, match=f"The strategy 'mine' .*{message}"):
         select(pool.lake, pool.index(), config(strategy="mine"))
     assert queued(pool.lake) == []

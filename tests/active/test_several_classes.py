@@ -10,21 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.ask_again import AskAgainConfig, ask_again
-from active.consensus import Opinions, accuracies, consensus, krippendorff_alpha, rates, read_opinions
-from active.label_config import Page, fits, label_config, updated
-from active.outbox import QueueConfig
-from active.pool import Pool
-from active.push import push
-from active.queue import collect
-from active.reason import reasons
-from active.select import SelectConfig, check_multi_label, select
-from active.service import Task
+from active.annotation.service import Task
+from active.label_studio.labeling_page import Page, fits, label_config, updated
+from active.pool.pool import Pool
+from active.quality.consensus import Opinions, accuracies, consensus, krippendorff_alpha, rates, read_opinions
+from active.quality.relabeling import AskAgainConfig, ask_again
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.selection.stage import SelectConfig, check_multi_label, select
 from active.strategies import SINGLE_LABEL, STRATEGIES
-from active.task_folder import TaskFolder
-from active.value import ValueConfig, conflict, estimate_values, narrowness
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+from active.task_folder.service import TaskFolder
+from active.value.reasons import reasons
+from active.value.stage import ValueConfig, conflict, estimate_values, narrowness
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
 from flows.report.facts import read_facts
 from tests.active.pools import CLASSES as SMALL_CLASSES
 from tests.active.pools import sets, small_pool

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from active.simulated import SimulatedAnnotator, seconds_to_answer
+from active.annotation.simulated_annotator import SimulatedAnnotator, seconds_to_answer
 from warehouse import DataError
 
 
@@ -40,7 +40,13 @@ def test_only_the_annotator_and_the_scoring_open_the_gold_file() -> None:
         for path in (root / package).rglob("*.py")
     }
     readers = {name for name, text in texts.items() if "label_file" in text}
-    assert readers == {"active/simulated.py", "weak_labels/gold_file.py", "active/import_labels.py"}
-    importer = texts["active/import_labels.py"]  # it opens the file that a person names for it, which is no gold file
+    assert readers == {
+        "active/annotation/simulated_annotator.py",
+        "weak_labels/analysis/gold_file.py",
+        "active/queue/import_labels.py",
+    }
+    importer = texts[
+        "active/queue/import_labels.py"
+    ]  # it opens the file that a person names for it, which is no gold file
     assert ".gold" not in importer
     assert not [name for name, text in texts.items() if "import pyarrow.parquet" in text or "read_parquet" in text]

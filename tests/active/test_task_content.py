@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from active.task_content import Content
+from active.annotation.task_content import Content
 from warehouse import SettingsError
 
 PREFIX = "https://images.example.org/"

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from active.outbox import QueueConfig
-from active.queue import collect
-from active.reconcile import reconcile
-from active.task_folder import TaskFolder
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.reconcile import reconcile
+from active.task_folder.service import TaskFolder
 from tests.active.task_folders import CONFIG, annotation, change_data, export, exported, task, write
 from warehouse import Append, Lake, Upsert
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from active.task_folder import TaskFolder
+from active.queue.collect import collect
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.task_folder.service import TaskFolder
 from tests.active.plans import plan
 from tests.active.task_folders import annotation, answers, export, exported, task, write
 from tests.projects import ROOT
@@ -133,7 +133,7 @@ def test_a_pipe_between_the_tasks_holds_nobody_up(folder: TaskFolder) -> None:
     os.mkfifo(folder.path / "import" / "export.json")
     (folder.path / "x.json").symlink_to("/dev/zero")
     write(folder, "i00000", [annotation("a")])
-    command = "import sys; from pathlib import Path; from active.task_folder import TaskFolder as F; "
+    command = "import sys; from pathlib import Path; from active.task_folder.service import TaskFolder as F; "
     command += "f = F(Path(sys.argv[1]), 'p'); print(len(list(f.pull())), sorted(f.problems), len(list(f.stored())))"
     done = subprocess.run(
         [
@@ -285,7 +285,7 @@ def test_a_colleagues_answer_leaves_a_task_file_to_its_group(group: int, mode: i
     colleague = """
 import os, sys
 from pathlib import Path
-from active.task_folder import TaskFolder
+from active.task_folder.service import TaskFolder
 folder, task_id, group = TaskFolder(Path("."), "p"), sys.argv[1], int(sys.argv[2])
 os.setgroups([group])
 os.setgid(2001)

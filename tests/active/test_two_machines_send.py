@@ -11,12 +11,12 @@ from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.reconcile import reconcile
-from active.service import Task
-from flows.studio import StudioInfo
+from active.annotation.service import Task
+from active.label_studio.service import LabelStudioService
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.queue.reconcile import reconcile
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan
 from tests.studio import CLASSES
 from warehouse import Lake, Location

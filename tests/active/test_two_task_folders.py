@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from active.held import Held
-from active.outbox import QueueConfig
-from active.queue import collect
-from active.service import Pulled
-from active.task_folder import TaskFolder
+from active.annotation.service import Pulled
+from active.queue.collect import collect
+from active.queue.folder_state import Held
+from active.queue.outbox import QueueConfig
+from active.task_folder.service import TaskFolder
 from tests.active.task_folders import CONFIG, annotation, export, exported, task, write
 from tests.lakes import copy_of
 from tests.warehouse.test_commit_is_atomic import items

@@ -5,23 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from active.graph import NEAR_DUPLICATE, PoolGraph
-from active.pool import MANY, read_pool
-from active.reason import ALIKE
-from active.select import SelectConfig, select
-from active.value import (
-    ValueConfig,
-    conflict,
-    disagreement,
-    estimate_values,
-    information,
-    uncertainty,
-)
+from active.pool.graph import NEAR_DUPLICATE, PoolGraph
+from active.pool.pool import MANY, read_pool
+from active.selection.stage import SelectConfig, select
+from active.value.reasons import ALIKE
+from active.value.stage import ValueConfig, conflict, disagreement, estimate_values, information, uncertainty
 from tests.active.pools import SmallPool, clusters, label, small_pool, unit
 from tests.lakes import copy_of
 from tests.weak_labels.small_lake import build
 from warehouse import Lake, SettingsError
-from weak_labels.end_model import end_model
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
 
 COMPONENTS = ("value", "representativeness", "uncertainty", "disagreement", "redundancy")

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.kept_values import KEPT_WITHIN, changed
-from active.value import ValueConfig, estimate_values
+from active.value.stage import ValueConfig, estimate_values
+from active.value.value_cache import KEPT_WITHIN, changed
 from tests.active.pools import SmallPool, clusters, small_pool
 from tests.lakes import copy_of
 from warehouse import Delete, Lake, Upsert

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from active import graph, information, kept_gains
-from active.value import ValueConfig, estimate_values
-from features import approximate
-from features.index import IndexConfig, open_index
+from active.pool import graph
+from active.value import gain_cache, information_gain
+from active.value.stage import ValueConfig, estimate_values
+from features.neighbors import search
+from features.neighbors.faiss_index import IndexConfig, open_index
 from tests.active.test_values_are_kept import estimate, made, values
 from tests.lakes import copy_of
-from warehouse import Lake, side_by_side
+from warehouse import Lake, numeric
 
 
 def told(lake: Lake) -> dict[str, dict[str, object]]:
@@ -23,12 +24,12 @@ def told(lake: Lake) -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize("weak", [False, True])
 def test_one_core_and_several_give_the_same_bits(weak: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (graph, information, kept_gains):
+    for module in (graph, information_gain, gain_cache):
         monkeypatch.setattr(module, "CHUNK", 64)
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 200)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 200)
     found: list[dict[str, dict[str, object]]] = []
     for cores in (1, 3):
-        monkeypatch.setattr(side_by_side, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(numeric, "cores", lambda cores=cores: cores)
         pool = made(tmp_path / str(cores), 0, weak=weak)
         assert estimate(pool) == 600
         found.append(told(pool.lake))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from active.quality import suspects, suspicion, suspicion_by_class
+from active.quality.label_errors import suspects, suspicion, suspicion_by_class
 from tests.active.pools import CLASSES, clusters, label, sets, small_pool, unit
 from tests.active.test_consensus import say
 from warehouse import DataError, Lake, SettingsError

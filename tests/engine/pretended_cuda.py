@@ -19,8 +19,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from engine.device import CUDA_ROWS
-from engine.products import use_least_rows
+from engine.model.deterministic import use_least_rows
+from engine.model.device import CUDA_ROWS
 
 CUDA = torch.device("cuda")
 _CROSSING = ("copy_", "to", "cpu")
@@ -143,8 +143,8 @@ def pretended_cuda() -> Generator[None]:
             patch("torch.cuda.Stream", _Stream),
             patch("torch.cuda.stream", _on),
             patch("torch.cuda.empty_cache", lambda: None),
-            patch("engine.local.ThreadPoolExecutor", threads),
-            patch("engine.streamed.ThreadPoolExecutor", threads),
+            patch("engine.runtime.local.ThreadPoolExecutor", threads),
+            patch("engine.weights.streamed.ThreadPoolExecutor", threads),
             mode,
         ):
             yield

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from engine.config import RoutedConfig
-from engine.encoder import DenseEncoder
-from engine.filled import load_stored_model
-from engine.routed import RoutedEncoder
-from engine.safetensors_header import file_metadata
-from engine.tensor_file import TensorFile
+from engine.model.config import RoutedConfig
+from engine.model.dense import DenseEncoder
+from engine.model.routed import RoutedEncoder
+from engine.weights.in_memory import load_stored_model
+from engine.weights.safetensors_file import TensorFile, file_metadata
 
 
 @dataclass(frozen=True, slots=True)

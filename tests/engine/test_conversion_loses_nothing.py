@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import EncoderConfig
-from engine.convert import BUDGETS, balanced_clusters, convert, normalised, plan
-from engine.encoder import pack
 from engine.errors import EngineError, OptionError
-from engine.filled import dense_encoder
-from engine.products import linear
-from engine.routed import RoutedEncoder
-from engine.tokenizer import TextTokenizer
-from engine.trace import LayerTrace
-from engine.weights import read_minilm
+from engine.model.config import EncoderConfig
+from engine.model.dense import pack
+from engine.model.deterministic import linear
+from engine.model.routed import RoutedEncoder
+from engine.model.tokenizer import TextTokenizer
+from engine.model.trace import LayerTrace
+from engine.training.convert import BUDGETS, balanced_clusters, convert, normalised, plan
+from engine.weights.in_memory import dense_encoder
+from engine.weights.shipped import read_minilm
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import corpus as corpus_module
-from engine.corpus import GROUPS, JOINED_LENGTHS, MIN_BATCH, Corpus, batches, read_corpus, with_joined
 from engine.errors import OptionError
-from engine.tokenizer import TextTokenizer
+from engine.model.tokenizer import TextTokenizer
+from engine.training import corpus as corpus_module
+from engine.training.corpus import GROUPS, JOINED_LENGTHS, MIN_BATCH, Corpus, batches, read_corpus, with_joined
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_corpus, tiny_tokenizer
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.build import Shape, distill_file
-from engine.device import CUDA_ROWS
 from engine.errors import OverloadError
 from engine.load import load_encoder
-from engine.products import linear, use_least_rows
+from engine.model.deterministic import linear, use_least_rows
+from engine.model.device import CUDA_ROWS
 from engine.protocol import Encoder
-from engine.recipe import Progress, Recipe
+from engine.training.jobs import Shape, distill_file
+from engine.training.schedule import Progress, Recipe
 from tests.engine.texts import make_texts
 from tests.engine.tiny import write_folder
 from tests.engine_servers import post, server_process

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine import distill
-from engine.corpus import Corpus
-from engine.device import computes_bf16
-from engine.distill import CHECKPOINT, Distillation, checkpoint_metadata, distillation_loss
-from engine.encoder import pack
 from engine.errors import EngineError, ModelFileError, OptionError
-from engine.recipe import Progress, Recipe
-from engine.routed import RoutedEncoder
+from engine.model.dense import pack
+from engine.model.device import computes_bf16
+from engine.model.routed import RoutedEncoder
+from engine.training import distill
+from engine.training.corpus import Corpus
+from engine.training.distill import CHECKPOINT, Distillation, checkpoint_metadata, distillation_loss
+from engine.training.schedule import Progress, Recipe
 from tests.engine.tiny import tiny_corpus, tiny_parent, tiny_routed, tiny_routed_config
 
 STEPS, SAVED, KILLED = 20, 7, 12

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.energy import EstimateMeter, RaplMeter, best_meter
+from engine.runtime.energy import EstimateMeter, RaplMeter, best_meter
 
 
 def zone(folder: Path, name: str, used_uj: int, counts: str = "package-0") -> Path:

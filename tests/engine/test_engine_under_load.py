@@ -17,15 +17,15 @@ import pytest
 
 from benchmarks.load import Load, allow_many_files, request_bytes, storm
 from engine.load import load_encoder
-from engine.local import LocalEncoder
-from engine.request import Packed, Room
+from engine.model.tokenizer import Tokens
+from engine.runtime.local import LocalEncoder
+from engine.runtime.request import Packed, Room
 from engine.serving import app
 from engine.serving.app import INLINE_CHARACTERS, Service
 from engine.serving.config import ServerConfig
 from engine.serving.connection import listen
 from engine.serving.run import Server
 from engine.serving.schemas import read_json
-from engine.tokenizer import Tokens
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
 from tests.engine_servers import ServerProcess, post, raw_request, server_process, server_thread

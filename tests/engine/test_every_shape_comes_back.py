@@ -6,16 +6,16 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from engine.config import EXPERT_MODES, FIRST, MEAN, EncoderConfig, RoutedConfig
-from engine.encoder import pack
-from engine.filled import load_stored_model, stored_int8
-from engine.int8 import TorchInt8
-from engine.native import int8_forward
-from engine.native.float32 import float_forward
-from engine.quantized_file import quantize_encoder, read_quantized
-from engine.routed_file import write_routed
-from engine.streamed import streamed_stored
-from engine.tensor_file import TensorFile
+from engine.kernels.int8 import TorchInt8
+from engine.kernels.native import int8_forward
+from engine.kernels.native.float32 import float_forward
+from engine.model.config import EXPERT_MODES, FIRST, MEAN, EncoderConfig, RoutedConfig
+from engine.model.dense import pack
+from engine.weights.in_memory import load_stored_model, stored_int8
+from engine.weights.quantized_file import quantize_encoder, read_quantized
+from engine.weights.routed_file import write_routed
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.streamed import streamed_stored
 from tests.engine.stored import read_at_once
 from tests.engine.tiny import tiny_routed, tiny_texts, tiny_tokenizer
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from engine.client.api_key import KEY_VARIABLE, key_from_environment
+from engine.client.remote import RemoteEncoder
 from engine.errors import OptionError
-from engine.key import KEY_VARIABLE, key_from_environment
-from engine.loading import encoder_of
-from engine.local import LocalEncoder
-from engine.remote import RemoteEncoder
-from engine.request import Room
+from engine.model.tokenizer import Tokens
+from engine.runtime.loading import encoder_of
+from engine.runtime.local import LocalEncoder
+from engine.runtime.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.statuses import RETRIED, STATUSES
-from engine.tokenizer import Tokens
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 from tests.engine_servers import ServerThread, post, raw_request, server_thread
 from tests.projects import ROOT

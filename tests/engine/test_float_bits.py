@@ -9,18 +9,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.config import EncoderConfig
-from engine.encoder import DenseEncoder, pack
 from engine.errors import OptionError
-from engine.filled import dense_encoder, load_stored_model
+from engine.kernels.native import KERNELS, VARIABLE
+from engine.kernels.native.float32 import float_forward, torch_forward
 from engine.load import load_encoder
-from engine.native import KERNELS, VARIABLE
-from engine.native.float32 import float_forward, torch_forward
-from engine.routed import RoutedEncoder
-from engine.routed_file import write_routed
-from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.tensor_file import TensorFile
-from engine.trace import Forward, LayerTrace
+from engine.model.config import EncoderConfig
+from engine.model.dense import DenseEncoder, pack
+from engine.model.routed import RoutedEncoder
+from engine.model.trace import Forward, LayerTrace
+from engine.weights.in_memory import dense_encoder, load_stored_model
+from engine.weights.routed_file import write_routed
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.streamed import StreamedLayers, streamed_dense, streamed_stored
 from tests.engine.test_int8_bits import MODELS
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (
@@ -176,6 +176,6 @@ def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.Mon
 
 def test_where_none_was_compiled_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "avx2")
-    monkeypatch.setattr("engine.native.float32.load_library", lambda: None)
+    monkeypatch.setattr("engine.kernels.native.float32.load_library", lambda: None)
     with pytest.raises(OptionError, match=r"install Siftline again where there is a C\+\+ compiler.* or use 'torch'"):
         float_forward(tiny_parent())

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, normalizers, processors
 
-from engine.encoder import pack
 from engine.errors import ModelFileError
-from engine.filled import dense_encoder
-from engine.folder import read_folder
-from engine.tokenizer import TextTokenizer
+from engine.model.dense import pack
+from engine.model.tokenizer import TextTokenizer
+from engine.weights.hugging_face import read_folder
+from engine.weights.in_memory import dense_encoder
 from tests.engine.tiny import BASE, tiny_tensors, tiny_tokenizer, write_folder
 
 STEPS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}

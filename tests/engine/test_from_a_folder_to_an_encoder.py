@@ -12,19 +12,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.build import Shape, convert_file, distill_file
-from engine.config import EncoderConfig, ShallowConfig
-from engine.convert import RESERVE
-from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
-from engine.filled import dense_encoder
-from engine.folder import read_folder
 from engine.load import load_encoder
-from engine.quantized_file import quantize_encoder
-from engine.recipe import Progress, Recipe
-from engine.routed_file import write_shallow
-from engine.tokenizer import TextTokenizer
-from engine.weights import DenseFiles
+from engine.model.config import EncoderConfig, ShallowConfig
+from engine.model.dense import DenseEncoder, pack
+from engine.model.tokenizer import TextTokenizer
+from engine.training.convert import RESERVE
+from engine.training.jobs import Shape, convert_file, distill_file
+from engine.training.schedule import Progress, Recipe
+from engine.weights.hugging_face import read_folder
+from engine.weights.in_memory import dense_encoder
+from engine.weights.quantized_file import quantize_encoder
+from engine.weights.routed_file import write_shallow
+from engine.weights.shipped import DenseFiles
 from flows.cli.main import run_command
 from tests.engine.stored import routed_of, stored
 from tests.engine.texts import make_texts
@@ -252,7 +252,7 @@ def test_a_distilled_model_keeps_a_reserve(
     distilled: tuple[Path, list[Progress]], folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How much a model uses on other text depends on its training; what the reserve takes off does not."""
-    monkeypatch.setattr("engine.build.RESERVE", 0.0)
+    monkeypatch.setattr("engine.training.jobs.RESERVE", 0.0)
     unreserved, _ = distill(folder, texts, tmp_path)
     config = routed_of(distilled[0]).config
     reserved = config.active_share(config.head_shares[1] * (1 - RESERVE), config.expert_shares[1] * (1 - RESERVE))
@@ -393,7 +393,7 @@ def test_a_start_from_another_parent_is_refused(
 def test_default_shapes_meet_the_budget_at_any_depth(
     of: int, layers: Literal["all", "third"], kept: tuple[int, ...]
 ) -> None:
-    from engine.build import dense_files
+    from engine.training.jobs import dense_files
 
     files = dense_files(None)
     config = Shape(layers=layers).plan(replace(files, config=replace(files.config, layers=of)))

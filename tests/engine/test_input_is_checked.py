@@ -14,9 +14,9 @@ import torch
 
 from engine.errors import EngineError, InputError, NumericError, OptionError
 from engine.load import load_encoder
-from engine.loading import encoder_of
+from engine.model.tokenizer import TextTokenizer, Tokens, check_texts
 from engine.protocol import ENCODERS, Encoder
-from engine.tokenizer import TextTokenizer, Tokens, check_texts
+from engine.runtime.loading import encoder_of
 from tests.engine.tiny import tiny_routed, tiny_tokenizer
 
 

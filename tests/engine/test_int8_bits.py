@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.arithmetic import exp, fold, gelu, integer_sums, quantised_rows
-from engine.encoder import pack
 from engine.errors import OptionError
-from engine.int8 import TorchInt8
+from engine.kernels.int8 import TorchInt8
 from engine.load import load_encoder
-from engine.quantize import Int8Weights, Sizes, from_groups, quantize, to_groups, to_integers
-from engine.trace import LayerTrace
+from engine.model.dense import pack
+from engine.model.deterministic import exp, fold, gelu, integer_sums, quantised_rows
+from engine.model.trace import LayerTrace
+from engine.weights.quantize import Int8Weights, Sizes, from_groups, quantize, to_groups, to_integers
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_routed_config, tiny_texts
 

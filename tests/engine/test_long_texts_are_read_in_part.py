@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.tokenizer import TextTokenizer
-from engine.weights import MINILM, package_folder
+from engine.model.tokenizer import TextTokenizer
+from engine.weights.shipped import MINILM, package_folder
 from tests.engine.tiny import tiny_tokenizer
 
 PARTS = (
@@ -40,7 +40,7 @@ def test_the_tokens_are_those_of_the_whole_text(max_tokens: int, monkeypatch: py
     draw = random.Random(max_tokens)
     texts = ["".join(draw.choice(PARTS) for _ in range(draw.randrange(900))) for _ in range(1000)]
     found = real(max_tokens).encode(texts)
-    monkeypatch.setattr("engine.tokenizer.CHARACTERS_A_TOKEN", 10**6)
+    monkeypatch.setattr("engine.model.tokenizer.CHARACTERS_A_TOKEN", 10**6)
     assert found == real(max_tokens).encode(texts)
 
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from engine.config import FIRST, EncoderConfig, RoutedConfig
-from engine.convert import convert
-from engine.encoder import pack
 from engine.errors import ModelFileError
-from engine.families import POSITIONS, TYPES
-from engine.filled import dense_encoder
-from engine.folder import read_folder
-from engine.native.float32 import float_forward
-from engine.noise import word_pieces
-from engine.tokenizer import TextTokenizer
-from engine.weights import DenseFiles
+from engine.kernels.native.float32 import float_forward
+from engine.model.config import FIRST, EncoderConfig, RoutedConfig
+from engine.model.dense import pack
+from engine.model.families import POSITIONS, TYPES
+from engine.model.tokenizer import TextTokenizer
+from engine.training.augment import word_pieces
+from engine.training.convert import convert
+from engine.weights.hugging_face import read_folder
+from engine.weights.in_memory import dense_encoder
+from engine.weights.shipped import DenseFiles
 from tests.engine.tiny import BASE, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer, write_folder
 
 Tensors = dict[str, torch.Tensor]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from engine.config import EncoderConfig, RoutedConfig
 from engine.errors import ModelFileError
-from engine.loading import encoder_of, make_encoder_id
-from engine.tokenizer import TextTokenizer
-from engine.weights import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
+from engine.model.config import EncoderConfig, RoutedConfig
+from engine.model.tokenizer import TextTokenizer
+from engine.runtime.loading import encoder_of, make_encoder_id
+from engine.weights.shipped import MINILM, ModelPackage, encoder_tensors, package_files, read_proved, read_tensors
 from tests.engine.tiny import tiny_routed, tiny_routed_config, tiny_tokenizer
 
 TINY = EncoderConfig(vocab=10, width=8, layers=1, heads=2, ffn_width=16, positions=12, norm_eps=1e-12)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import EncoderConfig
-from engine.encoder import Pack, pack
 from engine.errors import OptionError
-from engine.int8 import TorchInt8
-from engine.native import KERNELS, VARIABLE, int8_forward
-from engine.quantize import Int8Weights, quantize
-from engine.trace import LayerTrace
+from engine.kernels.int8 import TorchInt8
+from engine.kernels.native import KERNELS, VARIABLE, int8_forward
+from engine.model.config import EncoderConfig
+from engine.model.dense import Pack, pack
+from engine.model.trace import LayerTrace
+from engine.weights.quantize import Int8Weights, quantize
 from tests.engine.test_int8_bits import MODELS
 from tests.engine.tiny import tiny_parent, tiny_routed, tiny_routed_config, tiny_texts
 
@@ -95,7 +95,7 @@ def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_none_was_compiled_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "scalar")
-    monkeypatch.setattr("engine.native.load_library", lambda: None)
+    monkeypatch.setattr("engine.kernels.native.load_library", lambda: None)
     with pytest.raises(OptionError, match=r"install Siftline again where there is a C\+\+ compiler.* or use 'torch'"):
         int8_forward(quantize(tiny_parent()))
 
@@ -107,8 +107,8 @@ def test_torch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library_torch_computes() -> None:
     code = (
-        "from pathlib import Path; import engine.native as n; n.__file__ = str(Path('nowhere') / 'x.py'); "
-        "from tests.engine.tiny import tiny_parent; from engine.quantize import quantize; "
+        "from pathlib import Path; import engine.kernels.native as n; n.__file__ = str(Path('nowhere') / 'x.py'); "
+        "from tests.engine.tiny import tiny_parent; from engine.weights.quantize import quantize; "
         "print(n.int8_forward(quantize(tiny_parent()))[1])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

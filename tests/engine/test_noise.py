@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from engine.corpus import Corpus
-from engine.noise import LONGEST, with_noise, word_pieces
-from engine.weights import read_minilm
+from engine.training.augment import LONGEST, with_noise, word_pieces
+from engine.training.corpus import Corpus
+from engine.weights.shipped import read_minilm
 
 START, END = 101, 102
 

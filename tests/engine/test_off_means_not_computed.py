@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from engine.attention import RoutedAttention
-from engine.dispatch import TRAINING_ROWS
-from engine.encoder import Pack, pack
-from engine.experts import RoutedFeedForward
-from engine.products import least_rows, use_least_rows
-from engine.routed import RoutedEncoder
-from engine.trace import LayerTrace, text_traces
+from engine.model.attention import RoutedAttention
+from engine.model.dense import Pack, pack
+from engine.model.deterministic import least_rows, use_least_rows
+from engine.model.dispatch import TRAINING_ROWS
+from engine.model.experts import RoutedFeedForward
+from engine.model.routed import RoutedEncoder
+from engine.model.trace import LayerTrace, text_traces
 from tests.engine.multiplications import Multiplications
 from tests.engine.tiny import tiny_routed, tiny_routed_config, tiny_texts
 

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from engine.client.remote import RemoteEncoder
 from engine.errors import OptionError, UnavailableError
-from engine.remote import RemoteEncoder
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine_servers import server_thread
 from tests.servers import answering

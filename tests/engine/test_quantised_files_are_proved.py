@@ -8,17 +8,16 @@ import torch
 from safetensors.torch import load, save
 from typer.testing import CliRunner
 
-from engine.encoder import DenseEncoder, pack
 from engine.errors import EngineError, ModelFileError, OptionError
-from engine.int8 import TorchInt8
+from engine.kernels.int8 import TorchInt8
 from engine.load import load_encoder
-from engine.local import LocalEncoder
-from engine.quantize import quantize
-from engine.quantized_file import quantize_encoder, read_quantized, write_quantized
-from engine.routed import RoutedEncoder
-from engine.routed_file import write_routed
-from engine.safetensors_header import metadata
-from engine.tensor_file import TensorFile
+from engine.model.dense import DenseEncoder, pack
+from engine.model.routed import RoutedEncoder
+from engine.runtime.local import LocalEncoder
+from engine.weights.quantize import quantize
+from engine.weights.quantized_file import quantize_encoder, read_quantized, write_quantized
+from engine.weights.routed_file import write_routed
+from engine.weights.safetensors_file import TensorFile, metadata
 from flows.cli.commands import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer

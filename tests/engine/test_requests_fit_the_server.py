@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 import pytest
 
+from engine.client.adaptive_batches import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
+from engine.client.remote import RemoteEncoder
 from engine.errors import EngineError, InputError, NumericError, OptionError, UnavailableError
-from engine.portions import CONNECTIONS, FIRST_TEXTS, STEADY, Portions
-from engine.remote import RemoteEncoder
-from engine.request import Packed
+from engine.runtime.request import Packed
 from engine.serving.config import ServerConfig
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine_servers import WAIT_S, server_thread

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.dispatch import dispatch, grouped_linear
 from engine.load import load_encoder
-from engine.products import LEAST_ROWS, MOST_ROWS, least_rows, linear, product, stable_rows, use_least_rows
+from engine.model.deterministic import LEAST_ROWS, MOST_ROWS, least_rows, linear, product, stable_rows, use_least_rows
+from engine.model.dispatch import dispatch, grouped_linear
 from tests.engine.multiplications import Multiplications
 from tests.engine.texts import make_texts
 

@@ -13,14 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from engine.config import RoutedConfig
-from engine.encoder import pack
 from engine.errors import EngineError, ModelFileError, OptionError
 from engine.load import load_encoder
-from engine.routed import RoutedEncoder
-from engine.routed_file import FORMAT, write_routed
-from engine.safetensors_header import metadata
-from engine.tensor_file import TensorFile
+from engine.model.config import RoutedConfig
+from engine.model.dense import pack
+from engine.model.routed import RoutedEncoder
+from engine.weights.routed_file import FORMAT, write_routed
+from engine.weights.safetensors_file import TensorFile, metadata
 from tests.engine.stored import Stored, stored
 from tests.engine.tiny import config_values, tiny_routed, tiny_routed_config, tiny_texts, tiny_tokenizer
 
@@ -287,7 +286,7 @@ def test_a_configuration_of_countless_layers_costs_no_memory(model: RoutedEncode
     values["base"]["layers"] = 10**12
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29));"
-        "from engine.config import RoutedConfig; from engine.errors import ModelFileError\n"
+        "from engine.model.config import RoutedConfig; from engine.errors import ModelFileError\n"
         "try: RoutedConfig.parse(sys.argv[1])\n"
         "except ModelFileError: pass"
     )
@@ -320,7 +319,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(model: RoutedEncoder, conte
     path.write_bytes(content)
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from engine.routed_file import write_routed; from tests.engine.stored import stored\n"
+        "from engine.weights.routed_file import write_routed; from tests.engine.stored import stored\n"
         "path = Path(sys.argv[1]); file = stored(path)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
         "write_routed(path, file.model, file.tokenizer, {'trained': 'yes'})"

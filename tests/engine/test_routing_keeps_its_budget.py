@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engine.convert import calibrate_thresholds
-from engine.encoder import pack
 from engine.errors import OptionError
-from engine.loading import encoder_of
-from engine.routed import RoutedEncoder, with_quorum
-from engine.router import BALANCE_STEP, CONTROL_RATE, STARVED, Router
-from engine.trace import LayerTrace, active_fracs
+from engine.model.dense import pack
+from engine.model.routed import RoutedEncoder, with_quorum
+from engine.model.router import BALANCE_STEP, CONTROL_RATE, STARVED, Router
+from engine.model.trace import LayerTrace, active_fracs
+from engine.runtime.loading import encoder_of
+from engine.training.convert import calibrate_thresholds
 from tests.engine.tiny import shares, tiny_routed, tiny_routed_config, tiny_texts, tiny_tokenizer
 
 WIDTH, UNITS = 8, 5

@@ -11,17 +11,16 @@ from safetensors.torch import load, save
 from typer.testing import CliRunner
 
 from benchmarks.shallow import write
-from engine.config import ShallowConfig
-from engine.encoder import DenseEncoder
+from engine.client.remote import connect, info_sha256
 from engine.errors import ModelFileError, OptionError
-from engine.filled import load_stored_model
 from engine.load import load_encoder
-from engine.local import LocalEncoder
-from engine.quantized_file import quantize_encoder
-from engine.remote import connect, info_sha256
-from engine.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
-from engine.safetensors_header import metadata
-from engine.tensor_file import TensorFile
+from engine.model.config import ShallowConfig
+from engine.model.dense import DenseEncoder
+from engine.runtime.local import LocalEncoder
+from engine.weights.in_memory import load_stored_model
+from engine.weights.quantized_file import quantize_encoder
+from engine.weights.routed_file import SHALLOW_FORMAT, write_routed, write_shallow
+from engine.weights.safetensors_file import TensorFile, metadata
 from flows.cli.commands import app
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_shallow, tiny_tokenizer

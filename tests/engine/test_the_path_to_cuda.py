@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from engine.device import CUDA_BATCH_TOKENS, CUDA_ROWS
-from engine.dispatch import combine, dispatch
-from engine.encoder import Pack, pack, pooled
+from engine.client.remote import connect
 from engine.errors import OptionError, OverloadError
-from engine.filled import load_dense_model, load_stored_model
 from engine.load import load_encoder
-from engine.loading import encoder_of
-from engine.local import LocalEncoder, pack_and_compute
-from engine.products import linear
-from engine.remote import connect
-from engine.request import Packed
-from engine.routed_file import write_routed, write_shallow
-from engine.streamed import StreamedLayers, streamed_dense
-from engine.tensor_file import TensorFile
+from engine.model.dense import Pack, pack, pooled
+from engine.model.deterministic import linear
+from engine.model.device import CUDA_BATCH_TOKENS, CUDA_ROWS
+from engine.model.dispatch import combine, dispatch
+from engine.runtime.loading import encoder_of
+from engine.runtime.local import LocalEncoder, pack_and_compute
+from engine.runtime.request import Packed
+from engine.weights.in_memory import load_dense_model, load_stored_model
+from engine.weights.routed_file import write_routed, write_shallow
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.streamed import StreamedLayers, streamed_dense
 from tests.engine.pretended_cuda import CudaError, pretended_cuda
 from tests.engine.texts import make_texts
 from tests.engine.tiny import (

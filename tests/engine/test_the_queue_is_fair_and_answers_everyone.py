@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.batching import Scheduler
-from engine.encoder import pack
 from engine.errors import DeadlineError, NumericError, OverloadError, WorkerError
 from engine.load import load_encoder
-from engine.loading import encoder_of
-from engine.local import WINDOW_TEXTS
-from engine.pace import Pace
-from engine.request import Packed, Room
+from engine.model.dense import pack
+from engine.runtime.admission import Pace
+from engine.runtime.batching import Scheduler
+from engine.runtime.loading import encoder_of
+from engine.runtime.local import WINDOW_TEXTS
+from engine.runtime.request import Packed, Room
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_parent, tiny_routed, tiny_texts, tiny_tokenizer
 

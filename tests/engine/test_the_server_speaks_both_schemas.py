@@ -22,16 +22,16 @@ import numpy as np
 import openai
 import pytest
 
-import engine.remote
+import engine.client.remote
+from engine.client.remote import RemoteEncoder, connect, info_sha256
 from engine.errors import InputError, NumericError, OptionError, UnavailableError
+from engine.model.tokenizer import Tokens
 from engine.protocol import Encoder
-from engine.remote import RemoteEncoder, connect, info_sha256
-from engine.request import Room
+from engine.runtime.request import Room
 from engine.serving.config import ServerConfig
 from engine.serving.connection import listen
-from engine.tokenizer import Tokens
-from features.embed_file import embed_file, read_through
-from flows.project import Project
+from features.embedding.file import embed_file, read_through
+from flows.project.project import Project
 from tests.engine.test_every_status_is_produced import broken_encoder
 from tests.engine.texts import make_texts
 from tests.engine_servers import WAIT_S, ServerProcess, post, server_thread
@@ -236,7 +236,7 @@ def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     with http_server(send_on) as url, pytest.raises(UnavailableError, match="larger than 64 MiB"):
         RemoteEncoder(url, patience_s=0)
-    monkeypatch.setattr(engine.remote, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(engine.client.remote, "TIMEOUT_S", 0.3)
     with http_server(drip) as url, pytest.raises(UnavailableError, match=r"no whole answer in 0\.3 s"):
         RemoteEncoder(url, patience_s=0)
 
@@ -259,7 +259,7 @@ def test_an_interrupted_process_does_not_go_on_asking(monkeypatch: pytest.Monkey
         raise ZeroDivisionError
 
     monkeypatch.setattr(encoder, "tokenize", fail)
-    script = "import sys, engine.remote as r; r.RemoteEncoder(sys.argv[1], patience_s=600).encode(['a'] * 900)"
+    script = "import sys, engine.client.remote as r; r.RemoteEncoder(sys.argv[1], patience_s=600).encode(['a'] * 900)"
     with server_thread(encoder) as server:
         process = subprocess.Popen([sys.executable, "-c", script, server.url], cwd=ROOT, stderr=subprocess.PIPE)
         try:
@@ -283,7 +283,8 @@ def test_a_process_that_is_told_to_end_waits_for_no_answer(monkeypatch: pytest.M
 
     monkeypatch.setattr(encoder, "tokenize", hang)
     script = (
-        "import signal, sys, engine.remote as r; signal.signal(signal.SIGTERM, lambda *_: sys.exit('told to end')); "
+        "import signal, sys, engine.client.remote as r\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('told to end')); "
         "r.RemoteEncoder(sys.argv[1]).encode(['a'] * 900)"
     )
     with server_thread(encoder) as server:

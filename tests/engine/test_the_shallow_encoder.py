@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from benchmarks.engine_subjects import read_controls, read_encoder, subjects
-from engine import weights
+from engine.client.remote import connect
 from engine.errors import ModelFileError, OptionError
 from engine.load import load_encoder
 from engine.protocol import Encoder
-from engine.remote import connect
-from engine.weights import SHIPPED, shipped
-from flows.project import Project
+from engine.weights import shipped as shipped_weights
+from engine.weights.shipped import SHIPPED, shipped
+from flows.project.project import Project
 from tests.engine.texts import make_texts
 from tests.engine_servers import server_process
 
@@ -44,7 +44,7 @@ def test_one_flipped_bit_of_it_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     content[-5] ^= 1
     (tmp_path / path.name).write_bytes(content)
     shutil.copy(path.with_suffix(".json"), tmp_path)
-    monkeypatch.setattr(weights, "MODELS", tmp_path)
+    monkeypatch.setattr(shipped_weights, "MODELS", tmp_path)
     for precision in ("fp32", "int8"):
         with pytest.raises(ModelFileError, match=f"expected {sha256}"):
             load_encoder("shallow", precision=precision)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.encoder import Pack, pack
-from engine.loading import encoder_of
-from engine.local import LocalEncoder
+from engine.model.dense import Pack, pack
+from engine.model.routed import RoutedEncoder
+from engine.model.trace import LayerTrace, active_fracs, dense_multiplications, text_traces
 from engine.protocol import Encoder
-from engine.routed import RoutedEncoder
-from engine.trace import LayerTrace, active_fracs, dense_multiplications, text_traces
+from engine.runtime.loading import encoder_of
+from engine.runtime.local import LocalEncoder
 from tests.engine.multiplications import Multiplications
 from tests.engine.texts import make_texts
 from tests.engine.tiny import tiny_parent, tiny_routed, tiny_routed_config, tiny_texts, tiny_tokenizer

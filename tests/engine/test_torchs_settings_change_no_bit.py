@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engine.errors import OptionError
+from engine.kernels.native import VARIABLE
 from engine.load import load_encoder
-from engine.native import VARIABLE
 from engine.protocol import Encoder
-from engine.routed_file import write_routed
+from engine.weights.routed_file import write_routed
 from tests.engine.test_float_bits import DEEP, least_bytes
 from tests.engine.texts import make_texts
 from tests.engine.tiny import tiny_routed, tiny_routed_config, tiny_tokenizer

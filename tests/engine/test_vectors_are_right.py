@@ -6,7 +6,7 @@ from safetensors.torch import load
 from tokenizers import Tokenizer
 
 from engine.protocol import Encoder
-from engine.weights import MINILM, package_files
+from engine.weights.shipped import MINILM, package_files
 from tests.engine.texts import make_texts
 
 HEADS = 12

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.encoder import pack
 from engine.load import load_encoder
+from engine.model.dense import pack
 from engine.protocol import Encoder
 from tests.engine.texts import make_texts
 

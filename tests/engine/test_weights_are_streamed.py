@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.encoder import pack
 from engine.errors import ModelFileError, OptionError
-from engine.filled import dense_encoder, load_dense_model, load_stored_model
 from engine.load import load_encoder
-from engine.routed_file import write_routed
-from engine.streamed import StreamedLayers, streamed_dense, streamed_stored
-from engine.tensor_file import TensorFile
-from engine.weights import MINILM, package_folder, read_minilm, shipped
+from engine.model.dense import pack
+from engine.weights.in_memory import dense_encoder, load_dense_model, load_stored_model
+from engine.weights.routed_file import write_routed
+from engine.weights.safetensors_file import TensorFile
+from engine.weights.shipped import MINILM, package_folder, read_minilm, shipped
+from engine.weights.streamed import StreamedLayers, streamed_dense, streamed_stored
 from tests.engine.stored import read_at_once
 from tests.engine.texts import make_texts
 from tests.engine.tiny import BASE, tiny_routed, tiny_routed_config, tiny_tensors, tiny_texts, tiny_tokenizer

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from engine.config import EncoderConfig, RoutedConfig, ShallowConfig
-from engine.convert import convert
-from engine.corpus import Corpus
-from engine.encoder import DenseEncoder
-from engine.filled import dense_encoder
-from engine.routed import RoutedEncoder
-from engine.trace import LayerTrace
-from engine.weights import encoder_tensors
+from engine.model.config import EncoderConfig, RoutedConfig, ShallowConfig
+from engine.model.dense import DenseEncoder
+from engine.model.routed import RoutedEncoder
+from engine.model.trace import LayerTrace
+from engine.training.convert import convert
+from engine.training.corpus import Corpus
+from engine.weights.in_memory import dense_encoder
+from engine.weights.shipped import encoder_tensors
 from tests.engine.texts import SENTENCE
 
 BASE = EncoderConfig(vocab=100, width=32, layers=3, heads=4, ffn_width=64, positions=80, norm_eps=1e-12)

@@ -20,14 +20,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flows.project import Project
-from flows.stages import STAGES, run_passes, run_stage_in_process
+from flows.pipelines.stages import STAGES, run_passes, run_stage_in_process
+from flows.project.project import Project
 from warehouse import Lake, StageResult
 
 IMPORTED_WHEN_NEEDED = (
-    "active.label_studio",
-    "engine.loading",
-    "flows.services",
+    "active.label_studio.service",
+    "engine.runtime.loading",
+    "flows.deployments.services",
     "scipy.optimize",
     "sklearn.cluster",
     "sklearn.feature_extraction.text",

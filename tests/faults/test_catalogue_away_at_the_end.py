@@ -13,12 +13,12 @@ from tests.warehouse.servers import running_postgres
 RUN = """
 import json, os, signal, sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 
 root, server = Path(sys.argv[1]), int(sys.argv[2])
 with prefect_api(root / ".siftline"):
     from flows import pipelines
-    from flows.project import Project
+    from flows.project.project import Project
 
     def on_result(result):
         if result.stage == "collect":

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from features.ingest import read_source
-from features.json_lines import object_of
-from features.records import BadRecord, Fault, Record
-from features.sources import SourceConfig, SourceFile, find_files
+from features.ingest.stage import read_source
+from features.readers.jsonl import object_of
+from features.readers.record import BadRecord, Fault, Record
+from features.readers.source import SourceConfig, SourceFile, find_files
 from tests.faults.malformed_cases import sha256
 
 LINES = 500

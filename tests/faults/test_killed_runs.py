@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from features.samples import SampleFiles
-from flows.stages import STAGES
-from flows.take_over import unfinished
+from features.ingest.samples import SampleFiles
+from flows.pipelines.stages import STAGES
+from flows.project.recovery import unfinished
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from warehouse import Lake
-from warehouse.schema import TABLES
+from warehouse.schema.tables import TABLES
 
 # `runs` is the history of what happened and differs where something died; everything else is content.
 CONTENT = [t.name for t in TABLES if t.name not in {"runs", "schema_migrations"}]

@@ -10,12 +10,12 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
-from flows.pipelines import failed_in_words, words_of
+from flows.pipelines.flows import failed_in_words, words_of
 from tests.lakes import copy_of
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, faults, run_vote, votes, write_functions
 from warehouse import Lake, SettingsError
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, vectorized
-from weak_labels.calls import Limits, call_function, check_vote
+from weak_labels.functions.call import Limits, call_function, check_vote
 
 GOOD = keywords("sports", ["goal"], name="good")
 TEXTS = {f"i{n:02}": "goal" if n % 2 else "bad goal" for n in range(4)}

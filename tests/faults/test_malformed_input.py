@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.ingest import IngestConfig, ingest, read_source
-from features.records import REASONS, Fault, Record
-from features.sources import SourceConfig, find_files
+from features.ingest.stage import IngestConfig, ingest, read_source
+from features.readers.record import REASONS, Fault, Record
+from features.readers.source import SourceConfig, find_files
 from tests.faults.malformed_cases import CASES, GOOD, GZIP_CUT, LIMIT, Case, sha256
 from warehouse import Lake
 

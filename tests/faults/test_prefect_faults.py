@@ -19,15 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from features.samples import SampleFiles
-from flows import services
-from flows.limits import time_limit
-from flows.project import Project
-from flows.take_over import unfinished
+from features.ingest.samples import SampleFiles
+from flows.deployments import services
+from flows.pipelines.time_limits import time_limit
+from flows.project.project import Project
+from flows.project.recovery import unfinished
 from tests.prefect_runs import wait_for
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.servers import answering
-from warehouse.locks import FolderLock
+from warehouse.catalog.write_lock import FolderLock
 
 COMMAND = ["run", "--passes", "1", "--project"]
 
@@ -79,7 +79,7 @@ def server_of(root: Path) -> int:
     home = f"PREFECT_HOME={root / '.siftline' / 'prefect'}".encode()
     for process in Path("/proc").iterdir():
         try:
-            if b"flows.prefect_process" in (process / "cmdline").read_bytes() and home in (
+            if b"flows.servers.prefect_process" in (process / "cmdline").read_bytes() and home in (
                 process / "environ"
             ).read_bytes().split(b"\0"):
                 return int(process.name)
@@ -174,9 +174,9 @@ def test_a_schedule_whose_server_stays_away_ends_in_words(root: Path, monkeypatc
 
 SHOWS = """
 import contextlib
-import flows.artifacts as artifacts
+import flows.pipelines.artifacts as artifacts
 from prefect.exceptions import MissingContextError
-from warehouse.maintain import Maintained
+from warehouse.maintenance.compaction import Maintained
 artifacts.PROGRESS_EVERY_S = 0.0
 with artifacts.StageProgress("embed", lambda done, total: None) as progress:
     progress(1, 3)
@@ -287,7 +287,7 @@ def test_sigterm_while_its_server_starts_is_said(root: Path) -> None:
 
 HANGS = """
 import hashlib, signal, sys
-import flows.limits as limits
+import flows.pipelines.time_limits as limits
 limits.GRACE_S = 1.0
 def handler(*_):
     raise KeyboardInterrupt
@@ -327,7 +327,7 @@ def test_a_call_that_does_not_return_is_left(bound: str, code: int) -> None:
 QUERY = """
 import signal
 import duckdb
-from flows.limits import prompt_stop
+from flows.pipelines.time_limits import prompt_stop
 def handler(*_):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, handler)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from features.ingest import IngestConfig
-from features.sources import SourceConfig
+from features.ingest.stage import IngestConfig
+from features.readers.source import SourceConfig
 from warehouse import Lake
 
 CLASSES = ("spam", "ham")

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from features import approximate
-from features.approximate import joined, neighbor_lists
+from features.neighbors import search
+from features.neighbors.search import joined, neighbor_lists
 from warehouse import DataError, SettingsError
 
 
@@ -33,7 +33,7 @@ def test_few_vectors_are_searched_exactly() -> None:
 
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 500)
 
 
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
@@ -43,11 +43,11 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("count", [5, 64, 300])
 def test_the_truth_is_found_piece_by_piece(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Some may be asked for twice, as when the sample of all meets that of those that came."""
-    monkeypatch.setattr(approximate, "STEP", 64)
+    monkeypatch.setattr(search, "STEP", 64)
     vectors = np.random.default_rng(7).standard_normal((count, 6)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = np.array([0, count - 1, 3, 0])
-    similarity, rows = approximate.brute_force(vectors, queries, 4)
+    similarity, rows = search.brute_force(vectors, queries, 4)
     every = vectors[queries].astype(np.float64) @ vectors.T.astype(np.float64)
     every[np.arange(len(queries)), queries] = -np.inf
     expected = np.argsort(-every, axis=1)[:, :4]
@@ -100,8 +100,8 @@ def test_the_true_neighbours_of_the_sample_are_kept_and_stay_true(monkeypatch: p
         compared.append(len(queries))
         return compare(vectors, queries, width)
 
-    compare = approximate.brute_force
-    monkeypatch.setattr(approximate, "brute_force", noted)
+    compare = search.brute_force
+    monkeypatch.setattr(search, "brute_force", noted)
     rows = vectors(3400)
     parts = [np.arange(2000), np.arange(2100), np.arange(2200), np.arange(8, 2210)]
     lists = neighbor_lists(rows[parts[0]], 10)
@@ -137,7 +137,7 @@ def test_neighbours_of_neighbours_make_up_for_lists_not_looked_into() -> None:
 
 @pytest.mark.usefixtures("few_are_many")
 def test_more_lists_are_looked_into_where_the_first_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "ROUNDS", 0)
+    monkeypatch.setattr(search, "ROUNDS", 0)
     rows = vectors(3000)
     found = joined(neighbor_lists(rows[:2950], 10), rows, np.r_[np.arange(2950), np.full(50, -1)])
     assert found is not None
@@ -146,7 +146,7 @@ def test_more_lists_are_looked_into_where_the_first_are_not_enough(monkeypatch: 
 
 @pytest.mark.usefixtures("few_are_many")
 def test_those_that_join_together_find_each_other_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approximate, "MOST_PAIRS", 50)  # less than a list and those that look into it
+    monkeypatch.setattr(search, "MOST_PAIRS", 50)  # less than a list and those that look into it
     rows = vectors(3000)
     crowd = rows[:1] + 0.01 * np.random.default_rng(2).standard_normal((30, 16))
     rows[2970:] = crowd / np.linalg.norm(crowd, axis=1, keepdims=True)

@@ -7,10 +7,10 @@ import pytest
 
 from engine.load import load_encoder
 from engine.protocol import Encoder
-from features.compact import CompactEncoder
-from features.embed import EmbedConfig, embed
-from flows.project import Project
-from flows.settings_file import load_settings
+from features.embedding.half_precision import CompactEncoder
+from features.embedding.stage import EmbedConfig, embed
+from flows.project.project import Project
+from flows.settings.settings_file import load_settings
 from tests.features.test_embed_stage import put_items, stored
 from warehouse import Lake, SettingsError
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import features.embed_file
+import features.embedding.file
 from engine.load import load_encoder
 from engine.protocol import Encoder
-from features.embed_file import embed_file, read_through
+from features.embedding.file import embed_file, read_through
 from warehouse import DataError, SettingsError
 
 RECORDS = [{"key": f"k{n}", "text": f'{n} shares,\nor "more" of café {n % 3}'} for n in range(10)]
@@ -55,7 +55,7 @@ def run(source: Path, encoder: Encoder, *, id_field: str | None = "key", text_fi
 def test_every_format_gives_the_same_vectors(
     tmp_path: Path, encoder: Encoder, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features.embed_file, "FILE_TEXTS", 4)
+    monkeypatch.setattr(features.embedding.file, "FILE_TEXTS", 4)
     table = run(write(tmp_path, kind), encoder)
     assert table.schema.names == ["id", "vector"]
     assert table.schema.field("vector").type.value_type == pa.float32()

@@ -10,8 +10,8 @@ import pytest
 
 from engine.load import load_encoder
 from engine.protocol import Encoder, Encoding, Progress
-from features.embed import UNREAD, EmbedConfig, embed, encode_texts
-from flows.report.in_use import unread_share
+from features.embedding.stage import UNREAD, EmbedConfig, embed, encode_texts
+from flows.report.current_models import unread_share
 from tests.lakes import copy_of
 from warehouse import DataError, Lake, SettingsError, Upsert
 

@@ -11,12 +11,12 @@ import faiss
 import numpy as np
 import pytest
 
-from features.distinct import grouped
-from features.index import IndexConfig, VectorIndex, build_index, open_index
-from features.vector_file import digests_of
+from features.neighbors.faiss_index import IndexConfig, VectorIndex, build_index, open_index
+from features.neighbors.unique import grouped
+from features.neighbors.vector_file import digests_of
 from tests.features.test_index_search import D, brute_force, put_vectors, random_vectors
 from warehouse import Lake
-from warehouse.array_file import read_arrays, write_arrays
+from warehouse.files.array_cache import read_arrays, write_arrays
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import index
-from features.index import IndexConfig, VectorIndex, open_index
+from features.neighbors import faiss_index
+from features.neighbors.faiss_index import IndexConfig, VectorIndex, open_index
 from warehouse import DataError, Lake, SettingsError, Upsert, matrix_to_list_array
 
 D = 24
@@ -79,8 +79,8 @@ def test_many_queries_are_answered_part_by_part(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, ranked: int
 ) -> None:
     vectors, queries = random_vectors(400), random_vectors(60, seed=1)
-    monkeypatch.setattr(index, "ASKED", asked)
-    monkeypatch.setattr(index, "CHUNK_BYTES", ranked * 8 * (5 + index.SLACK) * D)
+    monkeypatch.setattr(faiss_index, "ASKED", asked)
+    monkeypatch.setattr(faiss_index, "CHUNK_BYTES", ranked * 8 * (5 + faiss_index.SLACK) * D)
     similarity, rows = make_index(lake, tmp_path, vectors).search(queries, 5)
     expected_similarity, expected_rows = brute_force(vectors, queries, 5)
     assert np.array_equal(rows, expected_rows)

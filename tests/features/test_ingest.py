@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import features.ingest
-from features.ingest import IngestConfig, SourceChanged, ingest
-from features.records import Fault, Record
-from features.sources import SourceConfig, SourceFile
+import features.ingest.stage
+from features.ingest.stage import IngestConfig, SourceChanged, ingest
+from features.readers.record import Fault, Record
+from features.readers.source import SourceConfig, SourceFile
 from tests.features.ingesting import CLASSES, config, counts, items, write
 from tests.lakes import copy_of
 from warehouse import Lake, SettingsError
@@ -237,8 +237,8 @@ def test_several_sources_share_the_ids(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_more_rows_than_are_held_in_memory_at_once(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.items.FLUSH_ROWS", 10)
-    monkeypatch.setattr("features.items.FLUSH_BYTES", 100)
+    monkeypatch.setattr("features.ingest.items.FLUSH_ROWS", 10)
+    monkeypatch.setattr("features.ingest.items.FLUSH_BYTES", 100)
     write(tmp_path / "a.jsonl", *({"id": f"{i:03}", "text": f"text {i}" * (1 + i % 20)} for i in range(300)))
     ingest(lake, config(tmp_path))
     assert items(lake) == [(f"{i:03}", f"text {i}" * (1 + i % 20)) for i in range(300)]
@@ -309,14 +309,14 @@ def test_a_file_written_to_while_it_is_read_stores_nothing(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
-    real = features.ingest.read_source
+    real = features.ingest.stage.read_source
 
     def read_and_append(*arguments: Any) -> Iterator[tuple[str, Record | Fault]]:
         yield from real(*arguments)
         with open(tmp_path / "a.jsonl", "a") as stream:
             stream.write('{"id":2,"text":"late"}\n')
 
-    monkeypatch.setattr(features.ingest, "read_source", read_and_append)
+    monkeypatch.setattr(features.ingest.stage, "read_source", read_and_append)
     with pytest.raises(SourceChanged, match=r"a\.jsonl changed while it was read"):
         ingest(lake, config(tmp_path))
     assert items(lake) == []
@@ -328,7 +328,7 @@ def test_a_file_that_goes_away_around_its_reading_stores_nothing(
 ) -> None:
     write(tmp_path / "a.jsonl", {"id": 1, "text": "a"})
     step = {"before its hash": "state", "before its state": "find_files", "at its end": "read_text_file"}[moment]
-    owner = SourceFile if step == "state" else features.ingest
+    owner = SourceFile if step == "state" else features.ingest.stage
     real = getattr(owner, step)
 
     def and_remove(*arguments: Any) -> Any:
@@ -348,7 +348,7 @@ def test_a_file_that_goes_away_around_its_reading_stores_nothing(
 def test_a_file_that_goes_away_while_another_is_read_stores_nothing(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    monkeypatch.setattr("features.ingest.PROGRESS_RECORDS", 1)
+    monkeypatch.setattr("features.ingest.stage.PROGRESS_RECORDS", 1)
     for name in "ab":
         path = tmp_path / f"{name}.{suffix}"
         if suffix == "parquet":
@@ -421,8 +421,8 @@ def test_what_was_stored_under_a_rounded_id_stays_when_its_source_is_read_anew(
 ) -> None:
     write(tmp_path / "a.jsonl", {"id": 2.0**53, "text": "a"}, {"id": 1, "text": "b"})
     with monkeypatch.context() as before:
-        before.setattr("features.ingest.VERSION", 1)
-        before.setattr("features.records._id", lambda value, *_: str(int(value)))
+        before.setattr("features.ingest.stage.VERSION", 1)
+        before.setattr("features.readers.record._id", lambda value, *_: str(int(value)))
         assert ingest(lake, config(tmp_path)).detail == counts(2, 2, 0, 0)
     stored = items(lake)
     assert ingest(lake, config(tmp_path)).detail == counts(2, 0, 1, 1, missing=1)

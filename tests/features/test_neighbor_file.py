@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import approximate, neighbor_file
-from features import begun as begun_file
-from features.begun import Begun
-from features.index import IndexConfig, VectorIndex, build_index, open_index
+from features.neighbors import checkpoint as begun_file
+from features.neighbors import neighbor_file, search
+from features.neighbors.checkpoint import Begun
+from features.neighbors.faiss_index import IndexConfig, VectorIndex, build_index, open_index
 from tests.features.test_index_search import brute_force, put_vectors, unit
 from warehouse import Lake
 
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> IndexConfig:
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     """What was done to get lists, in order."""
     done: Work = []
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 500)
     for name in ("neighbor_lists", "joined"):
 
         def noted(

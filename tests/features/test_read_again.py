@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.ingest import ingest
+from features.ingest.stage import ingest
 from tests.features.ingesting import config, counts, items, write
 from warehouse import Lake, SettingsError
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import features.samples as samples
-from features.ingest import IngestConfig, ingest
-from features.samples import SAMPLES, SampleUnavailable, default_cache, get_sample, get_wheel
-from features.sources import SourceConfig
+import features.ingest.samples as samples
+from features.ingest.samples import SAMPLES, SampleUnavailable, default_cache, get_sample, get_wheel
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
 from warehouse import Lake, SettingsError
 
 PUBLISHED = {

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.columnar import read_query
-from features.ingest import read_source
-from features.records import Fault, Record
-from features.sources import SourceConfig, find_files
+from features.ingest.stage import read_source
+from features.readers.parquet import read_query
+from features.readers.record import Fault, Record
+from features.readers.source import SourceConfig, find_files
 from warehouse import DataError, SettingsError
 
 

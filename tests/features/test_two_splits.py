@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
 from tests.features.ingesting import CLASSES, config, counts, items, write
 from warehouse import Lake
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import approximate, vector_file
-from features.index import IndexConfig, VectorIndex, open_index
+from features.neighbors import search, vector_file
+from features.neighbors.faiss_index import IndexConfig, VectorIndex, open_index
 from tests.features.test_index_search import D, brute_force, put_vectors, random_vectors
 from warehouse import DataError, Lake, Reader, SettingsError
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 N = 60
 HEAD_BYTES = 8 * 6
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> IndexConfig:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many vectors were read from the warehouse, in order."""
     counts: list[int] = []
-    monkeypatch.setattr(approximate, "EXACT_UP_TO", 40)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 40)
     matrix_of = Reader.matrix_of
 
     def noted(reader: Reader, ids: pa.ChunkedArray, *given: object) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.project import Project
+from flows.project.project import Project
 from tests.servers import answering
 
 

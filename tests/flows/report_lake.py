@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tests.lakes import copy_of
 from warehouse import Append, Lake, Upsert
-from warehouse.reader import matrix_to_list_array
+from warehouse.queries.reader import matrix_to_list_array
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> {{7*7}} </script> "

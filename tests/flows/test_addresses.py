@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import ports
 from flows.cli.main import run_command
-from flows.prefect_server import check_api, configured_api_url
-from flows.project import Project
+from flows.project.project import Project
+from flows.servers import ports
+from flows.servers.prefect_server import check_api, configured_api_url
 from tests.projects import ROOT
 from tests.studio import http_server
 from warehouse import SettingsError

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from active.push import push
-from active.task_folder import TaskFolder
-from features.ingest import ingest
+from active.queue.push import push
+from active.task_folder.service import TaskFolder
+from features.ingest.stage import ingest
 from flows.cli.main import run_command
-from flows.project import Project
+from flows.project.project import Project
 from tests.lakes import copy_of
 from tests.projects import ROOT
 from tests.terminal import Terminal
@@ -422,7 +422,7 @@ def test_what_happens_to_a_task_meanwhile_loses_no_answer(made: Made) -> None:
 def test_writers_at_the_same_time_lose_nothing(made: Made) -> None:
     root = made(["first"], people=9)
     code = (
-        "import sys; from pathlib import Path; from active.task_folder import TaskFolder\n"
+        "import sys; from pathlib import Path; from active.task_folder.service import TaskFolder\n"
         "folder = TaskFolder(Path(sys.argv[1]), 'p')\n"
         "for n in range(40): folder.annotate(folder.task_id('i0'), labels=['ham'], annotator=sys.argv[2] + str(n), "
         "seconds=1)"

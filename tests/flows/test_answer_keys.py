@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cli.answer_keys import Keys, NotUnderstood
+from flows.cli.answer.keys import Keys, NotUnderstood
 
 
 def test_classes_named_like_keys_are_never_given_by_mistake() -> None:

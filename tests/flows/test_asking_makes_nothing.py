@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from features.ingest import ingest
+from features.ingest.stage import ingest
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
 from flows.cli.summary import print_summary
-from flows.project import Project
-from flows.stages import RunSummary, run_stage_in_process, run_stages
+from flows.pipelines.stages import RunSummary, run_stage_in_process, run_stages
+from flows.project.project import Project
 from warehouse import Lake, SettingsError
 
 SETTINGS = """

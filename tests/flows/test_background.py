@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.background import MARK, Background
-from flows.processes import start_time
+from flows.servers.background import MARK, Background
+from flows.servers.processes import start_time
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT
 from warehouse import ServiceError, SettingsError
@@ -112,7 +112,7 @@ def test_a_process_whose_starter_is_killed_before_it_is_written_down_does_nothin
     code = """
         import os, signal, sys
         from pathlib import Path
-        from flows.processes import spawn
+        from flows.servers.processes import spawn
 
         def record(pid, started):
             print(pid, started, flush=True)

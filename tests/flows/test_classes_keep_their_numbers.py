@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import REFRESH, run_stage_in_process, run_stages
+from flows.pipelines.stages import REFRESH, run_stage_in_process, run_stages
+from flows.project.project import Project
 from warehouse import Lake, SettingsError
 
 SETTINGS = """
@@ -92,7 +92,7 @@ def test_a_new_class_that_is_like_another_is_refused(root: Path, capsys: pytest.
 def test_a_warehouse_that_holds_classes_that_are_alike_still_opens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(root, '["ham", "spam", "Spam"]')
     with monkeypatch.context() as before:
-        before.setattr("features.classes.check_apart", lambda *_, **__: None)
+        before.setattr("features.ingest.classes.check_apart", lambda *_, **__: None)
         project = Project(root)
         run_stages(run_stage_in_process(project), ["ingest"])
         project.lake.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import clock
+from flows.servers import clock
 from tests.flows.test_deployments import DEPLOYED, ended_well
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, give_prefect_database

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.loading import DEFAULT_MAX_TOKENS
 from engine.protocol import DEFAULT_ACTIVE
+from engine.runtime.loading import DEFAULT_MAX_TOKENS
 from flows.cli.main import run_command
 from tests.projects import ROOT
 
@@ -183,7 +183,8 @@ def test_help_and_a_file_of_functions_are_there_without_torch_prefect_or_a_clien
 def test_a_task_folder_is_opened_without_loading_label_studios_sdk(tmp_path: Path) -> None:
     assert run_command(["init", str(tmp_path / "p"), "--classes", "a,b"]) == 0
     code = (
-        "import sys; from pathlib import Path; from flows.project import Project; Project(Path(sys.argv[1])).service;"
+        "import sys; from pathlib import Path; from flows.project.project import Project\n"
+        "Project(Path(sys.argv[1])).service;"
         "sys.exit('label_studio_sdk' in sys.modules)"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LABEL_STUDIO_")}
@@ -217,7 +218,7 @@ def test_doctor_tells_what_to_mend(
     told = capsys.readouterr().out
     assert "MEND" not in told
     assert "could be faster" not in told
-    monkeypatch.setattr("engine.native.load_library", lambda: None)
+    monkeypatch.setattr("engine.kernels.native.load_library", lambda: None)
     assert run_command(["doctor"]) == 0
     assert "It could be faster: the compiled forward is missing" in capsys.readouterr().out
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")

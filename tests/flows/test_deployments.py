@@ -12,13 +12,13 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from flows.project import Project
+from flows.project.project import Project
 from tests.projects import ROOT, give_prefect_database
 from warehouse import Append, Upsert
 
 
 def test_projects_with_other_names_have_deployments_of_their_own() -> None:
-    from flows.trigger import deployment_name
+    from flows.pipelines.triggers import deployment_name
 
     alike = ("news-de", "news_de", "news de", "news/de", "News-DE", "-news-de", "news--de", "!", "project")
     names = [deployment_name(name) for name in ("Отзывы", "Письма", "評価", "Café", "caf", *alike)]
@@ -32,22 +32,22 @@ def test_annotators_who_answered_all_there_is_wait_for_no_hour(
 ) -> None:
     from prefect.exceptions import ObjectNotFound
 
-    from flows import trigger
+    from flows.pipelines import triggers
 
     def no_deployment(*_: str) -> None:
         raise ObjectNotFound(Exception())
 
     def due() -> str:
-        return trigger.start_cycle_if_due(project).partition(", but there is no deployment")[0]
+        return triggers.start_cycle_if_due(project).partition(", but there is no deployment")[0]
 
-    monkeypatch.setattr(trigger, "_started", no_deployment)
+    monkeypatch.setattr(triggers, "_started", no_deployment)
     answer_one(project, "answered", "confirmed")
     assert due() == "", "somebody has a task, and one answer is not enough"
     answer_one(project, "answered", "answered")
     assert due() == "; a cycle is due, all 2 tasks answered"
     with (project.root / "siftline.toml").open("a", encoding="utf-8") as settings:
         settings.write("[schedule]\nnew_labels = 0\n")
-    assert trigger.start_cycle_if_due(Project(project.root)) == "", "answers are to start none"
+    assert triggers.start_cycle_if_due(Project(project.root)) == "", "answers are to start none"
     answer_one(project, *["answered"] * project.settings.select.budget)
     assert due() == "", "no further task may come"
 
@@ -57,7 +57,7 @@ def test_the_same_news_start_one_cycle_and_others_another(project: Project, monk
     from prefect.logging import disable_run_logger
     from prefect.states import Completed, Failed, Scheduled
 
-    from flows import trigger
+    from flows.pipelines import triggers
 
     keys: list[str] = []
     run = FlowRun(flow_id=uuid4(), state=Scheduled())
@@ -69,25 +69,25 @@ def test_the_same_news_start_one_cycle_and_others_another(project: Project, monk
     def unreachable(*_: str) -> None:
         raise httpx.ConnectError("refused")
 
-    monkeypatch.setattr(trigger, "_started", started)
+    monkeypatch.setattr(triggers, "_started", started)
     answer_one(project, "answered", "answered")
     due = "; a cycle is due, all 2 tasks answered: "
-    assert trigger.start_cycle_if_due(project) == f"{due}started as run {run.id}"
+    assert triggers.start_cycle_if_due(project) == f"{due}started as run {run.id}"
     run.state = Failed()
-    assert trigger.start_cycle_if_due(project) == f"{due}run {run.id} failed, another one waits for an hour"
+    assert triggers.start_cycle_if_due(project) == f"{due}run {run.id} failed, another one waits for an hour"
     run.state = Completed()
-    assert trigger.start_cycle_if_due(project) == "", "it has been"
+    assert triggers.start_cycle_if_due(project) == "", "it has been"
     assert len(set(keys)) == 1
     with project.lake.stage("end_model", version=1, inputs=(), params={}) as stage:
         stage.commit([])
     run.state = Scheduled()
-    assert trigger.start_cycle_if_due(project) == "", "the models know all answers"
+    assert triggers.start_cycle_if_due(project) == "", "the models know all answers"
     answer_one(project, "answered", "answered")
-    assert trigger.start_cycle_if_due(project) == f"{due}started as run {run.id}"
+    assert triggers.start_cycle_if_due(project) == f"{due}started as run {run.id}"
     assert len(set(keys)) == 2, "by the former key Prefect would name the run that has been"
-    monkeypatch.setattr(trigger, "_started", unreachable)
+    monkeypatch.setattr(triggers, "_started", unreachable)
     with disable_run_logger():
-        assert trigger.start_cycle_if_due(project) == "; a cycle is due, and could not be started"
+        assert triggers.start_cycle_if_due(project) == "; a cycle is due, and could not be started"
 
 
 def answer_one(project: Project, *states: str) -> None:
@@ -128,11 +128,11 @@ DEPLOYED = (
     TICKETS
     + """
 import asyncio
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from flows import deployments
-    from flows.project import Project
+    from flows.project.project import Project
     project = Project(tickets("north"))
 
     async def main():
@@ -146,13 +146,13 @@ SAME_NAME = (
     + """
 import json, os
 from http.server import BaseHTTPRequestHandler
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
-    from flows.deployments import deploy
-    from flows.processes import start_time
-    from flows.project import Project
+    from flows.deployments.deployments import deploy
+    from flows.servers.processes import start_time
+    from flows.project.project import Project
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from tests.servers import answering
     from warehouse import ServiceError, SettingsError
@@ -216,13 +216,13 @@ DEAD_RUN = (
     TICKETS
     + """
 import asyncio
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.states import Pending, Running
-    from flows.deployments import begun_runs, close_dead_runs, close_when_idle, deploy
-    from flows.project import Project
+    from flows.deployments.deployments import begun_runs, close_dead_runs, close_when_idle, deploy
+    from flows.project.project import Project
     root = tickets("project")
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
@@ -259,11 +259,11 @@ FORGOTTEN = (
     TICKETS
     + """
 import os, threading
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
     from flows import deployments
-    from flows.project import Project
+    from flows.project.project import Project
     from warehouse import ServiceError
     root = tickets("project")
     deployments.LOOK_S = 2.0
@@ -340,7 +340,7 @@ IN_A_FLOW_OF_ONES_OWN = """
 import json, os, sys
 from pathlib import Path
 os.environ["PREFECT_FLOWS_DEFAULT_RETRIES"] = "3"
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect import flow, task
     from flows import pipelines

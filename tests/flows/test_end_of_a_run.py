@@ -7,14 +7,14 @@ from statistics import mean, stdev
 import pyarrow as pa
 import pytest
 
-from active.select import NOTHING_LEFT
+from active.selection.stage import NOTHING_LEFT
 from flows.cli.main import run_command
 from flows.cli.summary import print_summary
-from flows.project import Project
-from flows.stages import RunSummary
+from flows.pipelines.stages import RunSummary
+from flows.project.project import Project
 from tests.flows.report_lake import LABELS, SEEDS, accuracy, full_project
 from warehouse import Append, Delete, StageResult, Upsert
-from weak_labels.report import lf_report
+from weak_labels.analysis.lf_report import lf_report
 
 
 @pytest.fixture(scope="module")

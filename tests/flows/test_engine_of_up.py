@@ -5,10 +5,10 @@ import os
 import pytest
 
 from engine.errors import UnavailableError
-from flows import services
-from flows.background import Background
-from flows.local_servers import engine_start
-from flows.project import Project
+from flows.deployments import services
+from flows.project.project import Project
+from flows.servers.background import Background
+from flows.servers.running import engine_start
 from tests.projects import ROOT
 from tests.studio import free_port
 

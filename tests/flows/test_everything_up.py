@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from features.samples import SampleFiles
-from flows import services
-from flows.background import Background
-from flows.processes import start_time
-from flows.studio import StudioServer, studio_server
+from features.ingest.samples import SampleFiles
+from flows.deployments import services
+from flows.servers.background import Background
+from flows.servers.label_studio import StudioServer, studio_server
+from flows.servers.processes import start_time
 from tests.prefect_runs import SCHEDULE, Served
 from tests.projects import ROOT, make_small_project
 from tests.studio import api, free_port

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from active.explore import FairScore
-from active.select import SelectConfig, select
-from active.value import ValueConfig, estimate_values
+from active.selection.exploration import FairScore
+from active.selection.stage import SelectConfig, select
+from active.value.stage import ValueConfig, estimate_values
 from flows.cli.summary import print_summary
-from flows.project import Project
+from flows.pipelines.stages import RunSummary
+from flows.project.project import Project
+from flows.report.narrative import fair_sentence, fair_soon
 from flows.report.page import write_report
-from flows.report.story import fair_sentence, fair_soon
-from flows.stages import RunSummary
 from tests.active.pools import CLASSES, SmallPool, clusters, label, small_pool
 from tests.lakes import copy_of
 from warehouse import Lake

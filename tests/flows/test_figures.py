@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.figures import Rows, cells, curve_picture, figures
+from flows.pipelines.figures import Rows, cells, curve_picture, figures
 from tests.flows import report_lake
 from tests.projects import ROOT
 
@@ -21,9 +21,9 @@ def test_of_too_many_figures_those_with_the_most_labels_are_shown(
 ) -> None:
     with report_lake.full_lake(tmp_path / "lake") as lake, lake.read() as reader:
         whole = {name: (rows, words) for name, rows, words in figures(reader)}
-        monkeypatch.setattr("flows.figures.FIGURES", 20)
+        monkeypatch.setattr("flows.pipelines.figures.FIGURES", 20)
         cut = {name: (rows, words) for name, rows, words in figures(reader)}
-        monkeypatch.setattr("flows.figures.FIGURES", 1)
+        monkeypatch.setattr("flows.pipelines.figures.FIGURES", 1)
         last = {name: (rows, words) for name, rows, words in figures(reader)}
     for name in ("queue", "learning-curve"):
         (rows, _), (shown, words) = whole[name], last[name]
@@ -54,8 +54,8 @@ import json, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-import flows.artifacts as artifacts
-from flows.stages import RunSummary
+import flows.pipelines.artifacts as artifacts
+from flows.pipelines.stages import RunSummary
 from tests.flows import report_lake
 from warehouse import StageResult
 detail = {"items": 1200, "items_covered": 0, "share of doubt best label removes": 0.2501}

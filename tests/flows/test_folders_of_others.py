@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from flows import services
-from flows.services import Background
+from flows.deployments import services
+from flows.deployments.services import Background
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT, give_prefect_database
-from warehouse.spill import PREFIX
+from warehouse.files.spill import PREFIX
 
 COMMAND = [sys.executable, "-P", "-m", "flows.cli.main"]
 A_RUNS_OWN_SERVER = """
 import sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     pass
 """
@@ -66,7 +66,8 @@ def test_a_schedule_is_served_and_its_runs_end_well(served: Served, tmp_path: Pa
 
 def test_runs_find_what_a_relative_path_leads_to(served: Served) -> None:
     look = (
-        "import os, pathlib; from flows.deployments import _runner; from flows.project import Project\n"
+        "import os, pathlib\nfrom flows.deployments.deployments import _runner\n"
+        "from flows.project.project import Project\n"
         "with _runner(Project(pathlib.Path())): print(os.environ['PYTHONPATH'])"
     )
     (served.root / "shared").mkdir()

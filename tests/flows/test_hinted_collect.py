@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
@@ -23,8 +23,8 @@ with prefect_api(Path(sys.argv[1])):
     from prefect.logging import disable_run_logger
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Completed, Crashed, Failed, Running
-    import flows.trigger as trigger
-    from flows.take_over import RunRecord
+    import flows.pipelines.triggers as trigger
+    from flows.project.recovery import RunRecord
     from warehouse import ServiceError, WarehouseBusy
 
     project = SimpleNamespace(settings=SimpleNamespace(project=SimpleNamespace(name="tickets")))

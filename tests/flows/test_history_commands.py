@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from active import quality
-from active.quality import Suspect
+from active.quality import label_errors
+from active.quality.label_errors import Suspect
 from flows.cli import lf
 from flows.cli.main import run_command
-from flows.project import Project
+from flows.project.project import Project
 from tests.flows.report_lake import full_project
 from tests.projects import ROOT
 from tests.warehouse.test_what_changed import answer, commit
@@ -187,11 +187,11 @@ def test_labels_that_are_not_judged_are_not_called_right_nor_contradicted_ones_w
     with Lake(project / "lake", read_only=True) as lake, lake.read() as reader:
         item_id = reader.scalar("SELECT min(item_id) FROM gold_labels")
     found = [Suspect(item_id=item_id, labels=(0,), likely=(0,), suspicion=value) for value in suspicion]
-    monkeypatch.setattr(quality, "suspects", lambda *_: found)
+    monkeypatch.setattr(label_errors, "suspects", lambda *_: found)
     monkeypatch.setattr(Project, "index", lambda _: None)
     assert ask(project, "suspects") == 0
     assert capsys.readouterr().err.endswith(told)
-    contradicted = [(item_id, value) for value in suspicion if value > quality.SUSPICIOUS][:20]
+    contradicted = [(item_id, value) for value in suspicion if value > label_errors.SUSPICIOUS][:20]
     assert ask(project, "suspects", "--format", "json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
     assert [(row["item_id"], row["suspicion"]) for row in rows] == contradicted
@@ -214,7 +214,7 @@ def test_a_question_starts_without_the_packages_that_do_the_work(project: Path) 
     """They took most of what an answer cost: seconds, for torch above all. A run's last words need none either."""
     script = (
         "import sys; from flows.cli.main import run_command; code = run_command(sys.argv[1:]); "
-        "import flows.report.story; "
+        "import flows.report.narrative; "
         "heavy = {'torch', 'sklearn', 'snorkel', 'label_studio_sdk', 'prefect'} & sys.modules.keys(); "
         "sys.exit(code or ' '.join(heavy) or 0)"
     )
@@ -314,7 +314,7 @@ def test_ctrl_c_ends_a_long_query_with_a_word_and_leaves_nothing(
 
 DIFF = '''
 import os, signal, sys, threading
-import flows.cli.history
+import flows.cli.data.history
 from flows.cli.main import main
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from active import quality
-from active.quality import Suspect
-from features.ingest import ingest
+from active.quality import label_errors
+from active.quality.label_errors import Suspect
+from features.ingest.stage import ingest
+from features.readers.label_file import read_label_file
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import run_stage_in_process, run_stages
+from flows.pipelines.stages import run_stage_in_process, run_stages
+from flows.project.project import Project
 from warehouse import connect
-from warehouse.label_file import read_label_file
 
 PAGE_FOLDER = Path(__file__).parents[2] / "docs"
 PAGE = (PAGE_FOLDER / "label-studio.md").read_text("utf-8")
@@ -168,7 +168,7 @@ def test_what_suspects_lists_is_corrected_and_imported(
     file.write_text("id,label\n1,ham\n2,ham\n" if form == "csv" else '{"id": 1, "label": "ham"}\n', "utf-8")
     assert ask(project, "import", str(file), "--annotator", "ann") == 0
     found = [Suspect(item_id="1", labels=(0,), likely=(1,), suspicion=0.9, in_question=0 if several else None)]
-    monkeypatch.setattr(quality, "suspects", lambda *_: found)
+    monkeypatch.setattr(label_errors, "suspects", lambda *_: found)
     monkeypatch.setattr(Project, "index", lambda _: None)
     capsys.readouterr()
     assert ask(project, "suspects", "--format", form) == 0

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from active.label_studio import LabelStudioService
-from active.label_studio_failures import KEY_VARIABLE, URL_VARIABLE
+from active.label_studio.errors import KEY_VARIABLE, URL_VARIABLE
+from active.label_studio.service import LabelStudioService
 from flows.cli.main import run_command
-from flows.studio import StudioInfo
+from flows.servers.label_studio import StudioInfo
 from tests.studio import CLASSES, api, choose, make_tasks, project_of, sign_up
 from warehouse import Lake
 

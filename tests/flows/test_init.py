@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli.init import NOT_FOR_GIT
 from flows.cli.main import run_command
-from flows.settings_file import load_settings
+from flows.settings.settings_file import load_settings
 
 
 def test_init_makes_a_multi_label_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

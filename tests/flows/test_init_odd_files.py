@@ -148,8 +148,8 @@ def test_an_array_of_json_is_read_after_the_command_that_needs_no_jq(
 def test_a_large_file_is_read_with_a_sign_of_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("features.ingest.PROGRESS_RECORDS", 1)
-    monkeypatch.setattr("flows.cli.console.PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("features.ingest.stage.PROGRESS_RECORDS", 1)
+    monkeypatch.setattr("flows.cli.terminal.console.PLAIN_EVERY_S", 0.0)
     (tmp_path / "a.csv").write_text("text\na\nb\n")
     assert init(tmp_path, "a.csv") == 0
     assert "ingest, bytes: " in capsys.readouterr().err

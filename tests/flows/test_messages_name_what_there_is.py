@@ -12,8 +12,8 @@ import typer
 
 from flows.cli import docs
 from flows.cli.main import app, run_command
-from flows.settings import Settings
-from flows.settings_file import _tables
+from flows.settings.settings import Settings
+from flows.settings.settings_file import _tables
 from tests.projects import ROOT
 
 CODE = [

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.history import list_snapshots
-from flows.cli.look import show_queue, show_status
-from flows.figures import NAMED_POINTS, Rows, curve_picture, figures
+from flows.cli.data.history import list_snapshots
+from flows.cli.status import show_queue, show_status
+from flows.pipelines.figures import NAMED_POINTS, Rows, curve_picture, figures
 from flows.report.page import write_report
 from tests.flows import report_lake
 from warehouse import Append, Lake
-from warehouse.schema import rows_in_words
+from warehouse.schema.tables import rows_in_words
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_status_and_queue_add_up_what_is_done(
     show_status(project)
     whole = table(capsys.readouterr().out, "queue")
     assert [row[0] for row in whole] == ["1", "2", "3"]
-    monkeypatch.setattr("flows.cli.look.FEW_ROWS", 1)
+    monkeypatch.setattr("flows.cli.status.FEW_ROWS", 1)
     show_status(project)
     status = capsys.readouterr().out
     show_queue(project, 1)
@@ -62,7 +62,7 @@ def test_status_tells_of_commits_by_a_clock_that_was_ahead(
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.now(tz) - timedelta(days=365)
 
-    monkeypatch.setattr("flows.cli.look.datetime", SetBack)
+    monkeypatch.setattr("flows.cli.status.datetime", SetBack)
     show_status(project)
     assert "which this machine's clock has not reached. If a clock was ahead then" in capsys.readouterr().out
 
@@ -96,7 +96,7 @@ def test_an_old_cycle_with_an_open_task_is_still_named(
         cursor = lake.new_cursor()
         cursor.execute("UPDATE queue SET state = 'confirmed' WHERE cycle = 1 AND rank = 1")
         cursor.close()
-    monkeypatch.setattr("flows.cli.look.FEW_ROWS", 1)
+    monkeypatch.setattr("flows.cli.status.FEW_ROWS", 1)
     show_queue(project, 1)
     assert [row[0] for row in table(capsys.readouterr().out, "queue")] == ["1 earlier", "1", "3"]
 
@@ -119,7 +119,7 @@ TABLES = ("batches", "batches-before", "cycles", "cycles-before")
 
 
 def test_the_artifacts_of_a_run_do_not_grow_with_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.figures.FIGURES", 2)
+    monkeypatch.setattr("flows.pipelines.figures.FIGURES", 2)
     with report_lake.full_lake(tmp_path / "lake") as lake, lake.read() as reader:
         found = {name: (rows, words) for name, rows, words in figures(reader)}
     assert [row["cycle"] for row in found["queue"][0]] == [2, 3]

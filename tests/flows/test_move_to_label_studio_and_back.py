@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from active.push import push
+from active.queue.push import push
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.studio import StudioInfo
+from flows.project.project import Project
+from flows.servers.label_studio import StudioInfo
 from tests.active.plans import plan, states
 from tests.studio import choose
 from warehouse import SettingsError

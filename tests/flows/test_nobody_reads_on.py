@@ -12,7 +12,7 @@ from tests.projects import ROOT
 
 WORK = """
 import sys
-from flows.cli.console import say, stage_progress
+from flows.cli.terminal.console import say, stage_progress
 sys.stdin.readline()
 with stage_progress() as progress:
     show = progress.of("embed")
@@ -66,6 +66,6 @@ def test_what_a_command_prints_last_onto_a_full_disk_is_told_once(command: list[
 
 def test_the_end_of_a_command_says_nothing_of_its_own_parts() -> None:
     # From Python 3.13 on what goes wrong as a file is given up is always told, and before that with -X dev.
-    kept = "import sys, flows.cli.console as console; sys.kept = console"
+    kept = "import sys, flows.cli.terminal.console as console; sys.kept = console"
     ended = subprocess.run([sys.executable, "-X", "dev", "-W", "ignore", "-c", kept], cwd=ROOT, stderr=-1, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")

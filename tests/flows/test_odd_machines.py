@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 import siftline
-from flows.cli.console import of_surroundings
 from flows.cli.main import run_command
+from flows.cli.terminal.console import of_surroundings
 from tests.projects import ROOT
 
 

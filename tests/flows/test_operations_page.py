@@ -15,13 +15,13 @@ import httpx
 import pytest
 import yaml
 
-from features.ingest import ingest
-from flows import prefect_process
-from flows.prefect_server import QUIET
-from flows.project import Project
-from flows.settings import ScheduleSection
-from flows.stages import STAGES
-from flows.studio import Account, StudioServer
+from features.ingest.stage import ingest
+from flows.pipelines.stages import STAGES
+from flows.project.project import Project
+from flows.servers import prefect_process
+from flows.servers.label_studio import Account, StudioServer
+from flows.servers.prefect_server import QUIET
+from flows.settings.settings import ScheduleSection
 from tests.prefect_runs import wait_for
 from tests.projects import ROOT, give_prefect_database
 from tests.studio import free_port
@@ -95,12 +95,12 @@ def test_the_alerts_are_automations_that_hear_what_the_page_says() -> None:
 
 
 def test_prefect_yaml_has_all_flows_and_the_same_times_as_the_settings() -> None:
-    from flows.deployments import FLOWS
+    from flows.deployments.deployments import FLOWS
 
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
     crons = {d["entrypoint"]: [s["cron"] for s in d["schedules"]] for d in listed}
     defaults = ScheduleSection()
-    assert crons == {f"flows.pipelines.{f.name}": [c for c in [getattr(defaults, f.name)] if c] for f in FLOWS}
+    assert crons == {f"flows.pipelines.flows.{f.name}": [c for c in [getattr(defaults, f.name)] if c] for f in FLOWS}
     for deployment in listed:
         assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
 

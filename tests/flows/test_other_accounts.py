@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from active.task_folder import TaskFolder
-from flows.cli.look import show_queue, show_status
+from active.task_folder.service import TaskFolder
+from flows.cli.status import show_queue, show_status
 from tests.accounts import GROUP, as_another_account, needs_root, open_to_group
 from tests.flows import report_lake
 

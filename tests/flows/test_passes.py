@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.stages import run_passes
+from flows.pipelines.stages import run_passes
 from warehouse import SettingsError, StageResult
 
 
@@ -18,7 +18,7 @@ def test_no_pass_is_no_run(passes: int) -> None:
 
 
 def test_prefect_refuses_it_before_a_run_begins() -> None:
-    from flows.pipelines import cycle
+    from flows.pipelines.flows import cycle
 
     [number, _] = cycle.parameters.model_dump()["properties"]["max_passes"]["anyOf"]
     assert number == {"minimum": 1, "type": "integer"}

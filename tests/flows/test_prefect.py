@@ -17,8 +17,8 @@ import pytest
 from flows.cli import doctor
 from flows.cli.main import run_command
 from flows.cli.run import _went_away  # pyright: ignore[reportPrivateUsage]
-from flows.prefect_server import QUIET, check_api, configured_api_url, prefect_api
-from flows.project import Project
+from flows.project.project import Project
+from flows.servers.prefect_server import QUIET, check_api, configured_api_url, prefect_api
 from tests.projects import ROOT, give_prefect_database
 from tests.servers import answering, make_certificate
 from warehouse import ServiceError, SettingsError
@@ -27,12 +27,12 @@ from warehouse.errors import DiskFull
 FLOW = """
 import json, logging, sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 
 with prefect_api(Path(sys.argv[1])) as url:
     import httpx
     from prefect import flow
-    import flows.pipelines as cycle
+    import flows.pipelines.flows as cycle
     from engine.errors import UnavailableError
     from warehouse import ServiceError, SettingsError, StageResult
 
@@ -101,7 +101,7 @@ def test_only_transient_errors_are_retried_and_the_server_sees_the_end(tmp_path:
 ENDS = """
 import sys, threading
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 
 ENDLESS = "SELECT range::VARCHAR AS text FROM range(100000000000) WHERE hash(range) = 1"
 root = Path(sys.argv[1]) / "project"
@@ -112,8 +112,8 @@ root.mkdir()
 )
 with prefect_api(Path(sys.argv[1])):
     from prefect.exceptions import Abort
-    import flows.pipelines as pipelines
-    from flows.project import Project
+    import flows.pipelines.flows as pipelines
+    from flows.project.project import Project
     from warehouse import WarehouseBusy
 
     def told(flow):
@@ -173,7 +173,7 @@ def test_only_who_is_told_at_its_door_that_another_run_is_at_work_leaves_and_non
 TWICE = """
 import asyncio, os, sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 
 def run():
     with prefect_api(Path(sys.argv[1])) as url:
@@ -270,7 +270,7 @@ def test_who_deploys_is_told_of_a_server_of_another_version(tmp_path: Path, monk
         monkeypatch.setenv(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.deployments import deploy
+    from flows.deployments.deployments import deploy
 
     with (
         answering(refusing(200, b'"99.0.0"')) as url,
@@ -355,7 +355,7 @@ def test_a_server_that_ends_on_a_full_disk_says_so_and_none_starts_under_a_quest
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
-    monkeypatch.setattr("flows.prefect_server.PYTHON", ("/bin/false",))
+    monkeypatch.setattr("flows.servers.prefect_server.PYTHON", ("/bin/false",))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     with pytest.raises(error, match=words), prefect_api(tmp_path):
         pass
@@ -383,7 +383,7 @@ def test_a_server_that_cannot_start_says_what_is_wrong(tmp_path: Path, monkeypat
 STARTS = """
 import sys
 from pathlib import Path
-from flows.prefect_server import prefect_api
+from flows.servers.prefect_server import prefect_api
 from warehouse.errors import DiskFull, ServiceError
 
 try:

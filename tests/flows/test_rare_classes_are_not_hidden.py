@@ -8,15 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from active.explore import FairScore
+from active.selection.exploration import FairScore
 from flows.cli.main import run_command
 from flows.cli.summary import print_summary
-from flows.project import Project
-from flows.report import story
+from flows.pipelines.stages import RunSummary
+from flows.project.project import Project
+from flows.report import narrative
 from flows.report.facts import Point, read_facts
 from flows.report.page import write_report
-from flows.report.rare import Matrix, finds_few, hides, missed_sentence, rare_sentence
-from flows.stages import RunSummary
+from flows.report.rare_classes import Matrix, finds_few, hides, missed_sentence, rare_sentence
 from tests.flows.report_lake import CLASSES, full_lake, full_project
 from warehouse import Append, Upsert
 
@@ -140,8 +140,8 @@ def test_labels_that_cannot_raise_accuracy_are_not_called_worth_nothing(tmp_path
         facts = read_facts(reader)
     flat = [Point(labels=n, mean=0.99, low=0.99, high=0.99, spread=None, seeds=1) for n in (8, 16, 32, 64)]
     facts = replace(facts, series={"accuracy": {"siftline": flat}}, gold_labels=64, splits=[("train", 999)])
-    assert "The next 100 labels are worth about 0.0" in story.outlook_sentence(facts)
-    assert story.outlook_sentence(replace(facts, confusion=NEVER)) == ""
+    assert "The next 100 labels are worth about 0.0" in narrative.outlook_sentence(facts)
+    assert narrative.outlook_sentence(replace(facts, confusion=NEVER)) == ""
 
 
 def test_no_share_of_what_all_labels_reach_where_one_class_hides_the_others(tmp_path: Path) -> None:
@@ -152,14 +152,14 @@ def test_no_share_of_what_all_labels_reach_where_one_class_hides_the_others(tmp_
         Point(labels=n, mean=m, low=m, high=m, spread=None, seeds=1) for n, m in ((16, 0.98), (99, 0.96))
     )
     facts = replace(facts, series={"accuracy": {"siftline": [one], "all_gold": [all_labels]}})
-    assert (story.ceiling_share(facts) or ("",))[0] == "102%"
-    assert story.ceiling_share(replace(facts, confusion=NEVER)) is None
+    assert (narrative.ceiling_share(facts) or ("",))[0] == "102%"
+    assert narrative.ceiling_share(replace(facts, confusion=NEVER)) is None
 
 
 def test_a_fair_sample_of_one_class_is_told() -> None:
     told = "22 have the same label, so this says little of other classes."
-    assert told in story.fair_sentence(FairScore(22, 22, commonest=22))
-    assert told not in story.fair_sentence(FairScore(22, 22, commonest=12))
+    assert told in narrative.fair_sentence(FairScore(22, 22, commonest=22))
+    assert told not in narrative.fair_sentence(FairScore(22, 22, commonest=12))
 
 
 def test_figures_from_before_a_class_was_added_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.explore import EXPLORED
+from active.selection.exploration import EXPLORED
 from flows.report.facts import read_facts
 from flows.report.page import write_report
 from tests.flows import report_lake
@@ -547,7 +547,7 @@ def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
         def broken(source: str, destination: Path) -> None:
             raise OSError("no space left")
 
-        monkeypatch.setattr("warehouse.files.os.replace", broken)
+        monkeypatch.setattr("warehouse.files.atomic_file.os.replace", broken)
         with pytest.raises(SettingsError, match="no space left"):
             write_report(lake, target, title="second", classes=("a", "b"))
     assert target.read_text("utf-8") == before

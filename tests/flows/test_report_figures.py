@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from flows.report.embedding_map import lay_out
 from flows.report.facts import Point
-from flows.report.layout import lay_out
+from flows.report.narrative import axis_note
 from flows.report.plots import WIDE, Curve, MapPoints, item_map, learning_curve
-from flows.report.story import axis_note
 
 
 def test_curves_that_are_all_right_have_no_score_above_one_on_their_axis() -> None:

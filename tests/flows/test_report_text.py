@@ -3,7 +3,7 @@
 import pytest
 
 from flows.report.text import excerpts, percent, score
-from flows.visible import visible
+from flows.report.visible import visible
 
 
 @pytest.mark.parametrize(

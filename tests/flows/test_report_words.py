@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.report import plots, story, text
+from flows.report import narrative, plots, text
 from flows.report.facts import Facts, Point, read_facts
 from flows.report.page import neighbours, write_report
 from tests.flows import report_lake
 from warehouse import Upsert
-from weak_labels.report import FunctionFigures
+from weak_labels.analysis.lf_report import FunctionFigures
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def curve(facts: Facts, *, own: Sequence[float], rivals: Sequence[float] = ()) -
     series = {"siftline": [point(labels, value) for labels, value in zip((0, 8), own, strict=True)]}
     if rivals:
         series["random"] = [point(8, *rivals)]
-    return story.curve_sentence(replace(facts, series={name: series for name in facts.series}))
+    return narrative.curve_sentence(replace(facts, series={name: series for name in facts.series}))
 
 
 def test_how_a_curve_is_had_that_was_not_measured(facts: Facts) -> None:
     measured = {"siftline": facts.series["accuracy"]["siftline"]}
-    how = dict(story.missing_series(replace(facts, series={"accuracy": measured})))
+    how = dict(narrative.missing_series(replace(facts, series={"accuracy": measured})))
     ways = {what.split(" (")[0]: way for what, way in how.items()}
     for label in ("Random pick", "Random, no weak labels", "All labels"):  # they teach what only the file knows
         assert "with the labels of the train split too" in ways[label]
@@ -69,21 +69,21 @@ def test_where_a_score_came_from(facts: Facts, weak: float, now: float, words: s
 def test_a_calibration_error_is_told_with_that_of_an_honest_model(
     facts: Facts, by_chance: float | None, words: str
 ) -> None:
-    assert story.calibration_sentence(replace(facts, calibration_by_chance=by_chance)).endswith(words)
+    assert narrative.calibration_sentence(replace(facts, calibration_by_chance=by_chance)).endswith(words)
 
 
 def test_the_widest_function_is_the_one_with_the_most_votes_of_the_split(facts: Facts) -> None:
     few = replace(facts.insight.functions[0], votes=2, applied_to=2, coverage=1.0, gold_votes=0, accuracy=None)
     few = replace(few, faults=0)
     most = replace(few, votes=30, applied_to=60, coverage=0.5)
-    assert story.functions_sentence(replace(facts, insight=replace(facts.insight, functions=[few, most]))) == (
+    assert narrative.functions_sentence(replace(facts, insight=replace(facts.insight, functions=[few, most]))) == (
         "2 functions; the widest votes on 50% of the train split."
     )
 
 
 def test_the_function_to_mend_first_is_named_with_the_reason(facts: Facts) -> None:
     def said(*functions: FunctionFigures) -> str:
-        told = story.functions_sentence(replace(facts, insight=replace(facts.insight, functions=functions)))
+        told = narrative.functions_sentence(replace(facts, insight=replace(facts.insight, functions=functions)))
         return told.partition("Mend ")[2]
 
     well = replace(
@@ -125,19 +125,19 @@ def test_functions_that_do_harm_are_told(
     series = {"siftline": [point(0, 0.5), point(8, 0.66)], "gold_only": [point(8, alone)]}
     if rivals:
         series["random"] = [point(8, *rivals)]
-    said = story.curve_sentence(replace(facts, scored_items=items, series=dict.fromkeys(facts.series, series)))
+    said = narrative.curve_sentence(replace(facts, scored_items=items, series=dict.fromkeys(facts.series, series)))
     assert ("The labeling functions do harm: without weak labels the same labels reach 0.750." in said) == harm
 
 
 @pytest.mark.parametrize(("share", "aside"), [(None, False), (0.2, False), (0.19, True)])
 def test_functions_that_the_end_model_leaves_aside_are_told(facts: Facts, share: float | None, aside: bool) -> None:
-    said = story.functions_sentence(replace(facts, belief_in_weak_labels=share))
+    said = narrative.functions_sentence(replace(facts, belief_in_weak_labels=share))
     assert ("the end model leaves what these taught aside. `siftline lf report`" in said) == aside
 
 
 def test_texts_that_the_encoder_cannot_read_are_told(facts: Facts) -> None:
-    assert story.unread_sentence(facts.unread) == story.unread_sentence(0.29) == ""
-    assert "77% of their word pieces" in (said := story.unread_sentence(0.77))
+    assert narrative.unread_sentence(facts.unread) == narrative.unread_sentence(0.29) == ""
+    assert "77% of their word pieces" in (said := narrative.unread_sentence(0.77))
     assert "`siftline engine distill --from`" in said
 
 
@@ -155,8 +155,10 @@ def test_an_encoder_that_was_tried_and_left_is_not_that_of_the_report(tmp_path: 
 
 def test_figures_of_earlier_end_models_are_told(facts: Facts) -> None:
     series = {name: {"siftline": [point(8, 0.66)]} for name in facts.series}
-    assert story.SCORED_BEFORE not in story.key_result(replace(facts, series=series, scored_before=False))
-    assert story.key_result(replace(facts, series=series, scored_before=True)).endswith(f" {story.SCORED_BEFORE}")
+    assert narrative.SCORED_BEFORE not in narrative.key_result(replace(facts, series=series, scored_before=False))
+    assert narrative.key_result(replace(facts, series=series, scored_before=True)).endswith(
+        f" {narrative.SCORED_BEFORE}"
+    )
 
 
 def f1(*scores: float | None) -> list[dict[str, object]]:
@@ -173,25 +175,25 @@ def f1(*scores: float | None) -> list[dict[str, object]]:
     ],
 )
 def test_the_best_and_the_worst_class_are_two(rows: list[dict[str, object]], words: str) -> None:
-    assert words in story.by_class_sentence(rows)
+    assert words in narrative.by_class_sentence(rows)
 
 
 def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> None:
     series = {"siftline": [point(16, 0.9)], "all_gold": [point(64, 0.96)]}
     told = replace(facts, series={name: series for name in facts.series}, scored_items=100)
     assert "n = 100. With that n, an accuracy of 0.900 has a 95% interval of 0.826 to 0.945." in (
-        story.curve_caption(told, [])
+        narrative.curve_caption(told, [])
     )
-    assert "in train too" not in story.curve_caption(told, [])
-    caption = story.curve_caption(replace(told, also_in_train=1), [])
+    assert "in train too" not in narrative.curve_caption(told, [])
+    caption = narrative.curve_caption(replace(told, also_in_train=1), [])
     assert "n = 100. Of its texts 1 stands in train too, word for word. With that n" in caption
-    assert story.ceiling_share(told) == ("94%", "with 25% of the labels")
+    assert narrative.ceiling_share(told) == ("94%", "with 25% of the labels")
     begun = {name: {**series, "siftline": [point(0, 0.84), point(16, 0.9)]} for name in facts.series}
-    assert story.ceiling_share(replace(told, series=begun)) == ("94%", "with 25% of the labels, 88% with none")
+    assert narrative.ceiling_share(replace(told, series=begun)) == ("94%", "with 25% of the labels, 88% with none")
     one = replace(facts.insight.functions[0], votes=9, faults=0)
     shares = ((8, 0.75), (2, 0.5), (0, None))
     insight = replace(facts.insight, functions=[replace(one, gold_votes=n, accuracy=share) for n, share in shares])
-    assert story.functions_sentence(replace(facts, insight=insight, splits=[("train", 18), ("test", 6)])) == (
+    assert narrative.functions_sentence(replace(facts, insight=insight, splits=[("train", 18), ("test", 6)])) == (
         "3 functions; the widest votes on 50% of the train split; where people answered, 7 of 10 votes are right (70%)."
     )
 
@@ -199,30 +201,30 @@ def test_the_figures_in_the_sentences_are_what_they_are_called(facts: Facts) -> 
 def test_no_more_labels_are_thought_of_than_items_are_left(facts: Facts) -> None:
     series = {"siftline": [point(labels, 0.8 + labels / 1000) for labels in (8, 16, 32, 64)]}
     curved = replace(facts, series={name: series for name in facts.series}, gold_labels=64)
-    assert "The next 100 labels" in story.outlook_sentence(replace(curved, splits=[("train", 164), ("test", 99)]))
-    assert story.outlook_sentence(replace(curved, splits=[("train", 163), ("test", 99)])) == ""
+    assert "The next 100 labels" in narrative.outlook_sentence(replace(curved, splits=[("train", 164), ("test", 99)]))
+    assert narrative.outlook_sentence(replace(curved, splits=[("train", 163), ("test", 99)])) == ""
 
 
 def test_one_is_not_several(facts: Facts) -> None:
     one = dict.fromkeys(("read", "stored", "duplicate"), 1)
-    assert story.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (
+    assert narrative.quality_sentence(replace(facts, ingests=[{**one, "quarantined": 0}])) == (
         "Of 1 record in the last read, 1 was stored, 0 quarantined and 1 was there already."
     )
     assert facts.values is not None
-    assert story.values_sentence(replace(facts, values=replace(facts.values, items=1, selected=1))) == (
+    assert narrative.values_sentence(replace(facts, values=replace(facts.values, items=1, selected=1))) == (
         "1 item was valued for cycle 3; 1 of them was selected by value."
     )
-    assert "1 of 2 items is classified rightly" in story.confusion_sentence(
+    assert "1 of 2 items is classified rightly" in narrative.confusion_sentence(
         replace(facts, confusion=[[1, 1], [0, 0]]), ["a", "b"]
     )
-    assert story.hours_sentence(replace(facts, batches=[{"tasks": 1, "answered": 1, "skipped": 0}])).startswith(
+    assert narrative.hours_sentence(replace(facts, batches=[{"tasks": 1, "answered": 1, "skipped": 0}])).startswith(
         "1 of 1 task in 1 batch is answered"
     )
 
 
 def test_mistakes_that_are_as_common_as_the_commonest_are_told(facts: Facts) -> None:
     def said(*matrix: Sequence[int]) -> str:
-        return story.confusion_sentence(replace(facts, confusion=matrix), ["a", "b", "c"]).partition("; ")[2]
+        return narrative.confusion_sentence(replace(facts, confusion=matrix), ["a", "b", "c"]).partition("; ")[2]
 
     assert said([1, 3, 0], [2, 1, 0], [0, 0, 1]) == "the commonest mistake is a read as b (3)."
     assert said([1, 3, 0], [3, 1, 0], [0, 0, 1]) == "the commonest mistake is a read as b (3), as often as b read as a."
@@ -231,7 +233,7 @@ def test_mistakes_that_are_as_common_as_the_commonest_are_told(facts: Facts) -> 
 
 
 def test_answers_to_a_task_that_waits_for_more_people_have_a_time_of_their_own(facts: Facts) -> None:
-    said = story.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0, "skipped": 0}]))
+    said = narrative.hours_sentence(replace(facts, batches=[{"tasks": 12, "answered": 0, "skipped": 0}]))
     assert said == "0 of 12 tasks in 1 batch are answered; all answers took 3 min, 12.5 s per label."
 
 

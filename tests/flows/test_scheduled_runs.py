@@ -23,16 +23,16 @@ from selenium.webdriver.support.wait import WebDriverWait
 from websockets import InvalidStatus, Subprotocol
 from websockets.sync.client import connect
 
-from flows import services
-from flows.background import Background
-from flows.processes import start_time
-from flows.take_over import unfinished
-from flows.webhook import HEADER, SECRET_VARIABLE
+from flows.deployments import services
+from flows.deployments.webhook import HEADER, SECRET_VARIABLE
+from flows.project.recovery import unfinished
+from flows.servers.background import Background
+from flows.servers.processes import start_time
 from tests.browser import chromium, requires_chromium
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT
 from tests.studio import free_port
-from weak_labels.report import lf_report
+from weak_labels.analysis.lf_report import lf_report
 
 RUN = [sys.executable, "-m", "flows.cli.main", "run", "--project"]
 

@@ -15,17 +15,18 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from active.task_folder import TaskFolder
-from flows import ports, services
-from flows.background import Background
+from active.task_folder.service import TaskFolder
 from flows.cli.main import run_command
-from flows.prefect_server import prefect_api
-from flows.processes import start_time
-from flows.project import Project
+from flows.deployments import services
+from flows.project.project import Project
+from flows.servers import ports
+from flows.servers.background import Background
+from flows.servers.prefect_server import prefect_api
+from flows.servers.processes import start_time
 from tests.prefect_runs import Served, wait_for
 from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError
-from warehouse.scratch import scratch_folder
+from warehouse.files.scratch import scratch_folder
 
 
 def record(state: Path, name: str, url: str = "") -> None:

@@ -8,16 +8,17 @@ from typing import Any, get_args
 
 import pytest
 
-from active.ask_again import AskAgainConfig
-from active.outbox import QueueConfig
-from active.select import SelectConfig
-from active.task_content import Content
-from active.value import ValueConfig
+from active.annotation.task_content import Content
+from active.quality.relabeling import AskAgainConfig
+from active.queue.outbox import QueueConfig
+from active.selection.stage import SelectConfig
+from active.value.stage import ValueConfig
 from engine.errors import OptionError
-from features.sources import SourceConfig
+from features.readers.source import SourceConfig
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.settings import (
+from flows.pipelines.stages import check_ahead
+from flows.project.project import Project
+from flows.settings.settings import (
     AnnotateSection,
     EndModelSection,
     EvaluateSection,
@@ -29,15 +30,15 @@ from flows.settings import (
     ValueSection,
     WeakLabelsSection,
 )
-from flows.settings_file import FILE_NAME, load_settings, warehouse_of
-from flows.stages import check_ahead
+from flows.settings.settings_file import FILE_NAME, load_settings, warehouse_of
 from warehouse import DataError, SettingsError
-from weak_labels import classifier, label_models
-from weak_labels.apply import VoteConfig
-from weak_labels.classifier import EndModelConfig
-from weak_labels.gold_file import EvaluateConfig
+from weak_labels import label_models
+from weak_labels.analysis.gold_file import EvaluateConfig
+from weak_labels.applying.stage import VoteConfig
+from weak_labels.classifiers import linear
+from weak_labels.classifiers.linear import EndModelConfig
 from weak_labels.label_models import LabelModelConfig
-from weak_labels.prompt_client import PromptConfig
+from weak_labels.prompting.client import PromptConfig
 
 GOOD = """
 [project]
@@ -297,7 +298,7 @@ def test_what_init_writes_names_every_setting_and_all_it_shows_is_taken(tmp_path
 def test_the_kinds_of_models_are_those_that_there_are() -> None:
     for section, field, kinds in (
         (WeakLabelsSection, "label_model", label_models.KINDS),
-        (EndModelSection, "kind", classifier.KINDS),
+        (EndModelSection, "kind", linear.KINDS),
     ):
         assert set(get_args(section.model_fields[field].annotation)) == set(kinds)
 

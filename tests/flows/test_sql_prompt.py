@@ -20,9 +20,9 @@ from tests.lakes import copy_of
 from tests.projects import ROOT
 from tests.warehouse.test_maintain import filled
 from warehouse import Append, Lake, SettingsError
-from warehouse.extensions import PACKAGES, extension_path
-from warehouse.files import replaced_file
-from warehouse.maintain import maintain
+from warehouse.files.atomic_file import replaced_file
+from warehouse.maintenance.compaction import maintain
+from warehouse.session.extensions import PACKAGES, extension_path
 
 
 def two_classes(path: Path) -> Lake:
@@ -194,7 +194,7 @@ def test_a_broken_pipe_of_our_own_is_not_passed_over(monkeypatch: pytest.MonkeyP
     def broken(*_: object, **__: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("flows.cli.sql.run_sql", broken)
+    monkeypatch.setattr("flows.cli.data.sql.run_sql", broken)
     with pytest.raises(BrokenPipeError):
         run_command(["sql", "select 1"])
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from flows.cli.main import run_command
-from flows.processes import listening_addresses, start_time
-from flows.project import Project
-from flows.studio import StudioInfo, StudioServer
+from flows.project.project import Project
+from flows.servers.label_studio import StudioInfo, StudioServer
+from flows.servers.processes import listening_addresses, start_time
 from tests.prefect_runs import wait_for
 from tests.studio import api, free_port
 from warehouse import ServiceError, ServiceRefused, SettingsError
@@ -140,7 +140,7 @@ def test_a_port_that_is_taken_just_before_it_is_opened_is_told_with_the_way_out(
 
 
 def test_a_machine_too_busy_for_the_first_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.studio.START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("flows.servers.label_studio.START_TIMEOUT_S", 0.2)
     server = StudioServer(tmp_path / "studio", environment=stand_in(tmp_path / "env", "exec sleep 60"))
     with pytest.raises(ServiceError, match="too busy"):
         server.start()
@@ -212,7 +212,7 @@ def test_who_gave_the_local_server_a_new_key_is_told_where_it_belongs(
     (file.parent / "services").mkdir()
     (file.parent / "services" / "label-studio.json").write_text(json.dumps(running))
     # Its process says for which folder it runs, and this is not that one.
-    monkeypatch.setattr("flows.background.started_for", lambda *_: True)
+    monkeypatch.setattr("flows.servers.background.started_for", lambda *_: True)
     monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)  # as `siftline up` gives it to what it starts
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     assert run_command(["doctor", "--project", str(tmp_path)]) == 2

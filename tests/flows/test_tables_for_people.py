@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.cli import console
-from flows.cli.console import Plain, print_table
 from flows.cli.run import Announcer
+from flows.cli.terminal import console
+from flows.cli.terminal.console import Plain, print_table
 from warehouse import StageResult
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.take_over import FILE, RunRecord, in_words, recorded, unfinished
+from flows.project.project import Project
+from flows.project.recovery import FILE, RunRecord, in_words, recorded, unfinished
 from warehouse import SettingsError
 
 

@@ -8,10 +8,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from flows.predict import TextPredictor, check_texts
+from flows.project.prediction import TextPredictor, check_texts
 from warehouse import SettingsError
 from weak_labels import keywords
-from weak_labels.predictor import Said
+from weak_labels.end_model.predictor import Said
 
 TEXTS = ["crash", "thank you"]
 

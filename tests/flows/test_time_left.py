@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cli.console import time_left
+from flows.cli.terminal.console import time_left
 
 
 @pytest.mark.parametrize(

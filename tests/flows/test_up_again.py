@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import services
-from flows.background import Background
-from flows.processes import start_time
-from flows.project import Project
+from flows.deployments import services
+from flows.project.project import Project
+from flows.servers.background import Background
+from flows.servers.processes import start_time
 from tests.prefect_runs import Served, kill, wait_for
 from tests.projects import ROOT, give_prefect_database
 from warehouse import ServiceError
@@ -21,7 +21,7 @@ UP = """
 import os, sys
 from pathlib import Path
 from flows import services
-from flows.project import Project
+from flows.project.project import Project
 services._prefect_up(Project(Path(sys.argv[1])), os.environ, print)
 """
 

@@ -10,10 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from active.label_studio import LabelStudioService
+from active.label_studio.service import LabelStudioService
 from flows.cli.main import run_command
-from flows.studio import StudioInfo
-from flows.webhook import ACTIONS, HEADER, MAX_BODY_BYTES, Hint, collect_on_hints, secret_from_env, webhook_server
+from flows.deployments.webhook import (
+    ACTIONS,
+    HEADER,
+    MAX_BODY_BYTES,
+    Hint,
+    collect_on_hints,
+    secret_from_env,
+    webhook_server,
+)
+from flows.servers.label_studio import StudioInfo
 from tests.prefect_runs import wait_for
 from tests.studio import CLASSES, api, free_port
 from warehouse import ServiceRefused, SettingsError, SiftlineError, WarehouseBusy
@@ -39,8 +47,8 @@ def stop() -> Iterator[threading.Event]:
 @pytest.fixture
 def receiver(hint: Hint, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A client of a receiver on loopback that carries the secret."""
-    monkeypatch.setattr("flows.webhook.IDLE_S", 1.0)
-    monkeypatch.setattr("flows.webhook.MOST_CONNECTIONS", 8)
+    monkeypatch.setattr("flows.deployments.webhook.IDLE_S", 1.0)
+    monkeypatch.setattr("flows.deployments.webhook.MOST_CONNECTIONS", 8)
     port = free_port()
     server = webhook_server(hint, SECRET, host="127.0.0.1", port=port)
     thread = threading.Thread(target=server.run, daemon=True)

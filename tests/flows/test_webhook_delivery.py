@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import uvicorn
 
-from active.cursor import Cursor
-from active.label_studio import LabelStudioService
-from active.outbox import QueueConfig
-from active.push import push
-from active.queue import collect
-from flows import studio
-from flows.studio import StudioInfo, StudioServer
-from flows.webhook import ACTIONS, HEADER, Hint, collect_on_hints, webhook_app
+from active.label_studio.service import LabelStudioService
+from active.queue.collect import collect
+from active.queue.cursor import Cursor
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from flows.deployments.webhook import ACTIONS, HEADER, Hint, collect_on_hints, webhook_app
+from flows.servers import label_studio
+from flows.servers.label_studio import StudioInfo, StudioServer
 from tests.active.plans import plan, states
 from tests.studio import CLASSES, api, choose, free_port, http_server
 from warehouse import Lake
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.studio
 @pytest.fixture
 def hooking(studio_copy: StudioServer, monkeypatch: pytest.MonkeyPatch) -> StudioInfo:
     """A server that may send webhooks to loopback."""
-    monkeypatch.setitem(studio._QUIET, "SSRF_PROTECTION_ENABLED", "false")  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setitem(label_studio._QUIET, "SSRF_PROTECTION_ENABLED", "false")  # pyright: ignore[reportPrivateUsage]
     return studio_copy.start()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.project import Project
+from flows.project.project import Project
 from tests.active.task_folders import annotation, task, write
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Upsert

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from active.move import take_over_planned
-from active.outbox import QueueConfig, commit_sent, commit_states, queue_rows
-from flows import stages
+from active.queue.outbox import QueueConfig, commit_sent, commit_states, queue_rows
+from active.queue.service_migration import take_over_planned
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import STAGES, check_ahead
+from flows.pipelines import stages
+from flows.pipelines.stages import STAGES, check_ahead
+from flows.project.project import Project
 from tests.active.plans import plan
 from tests.lakes import copy_of
 from warehouse import Lake, SettingsError, silent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from features.samples import SampleFiles
-from flows.background import Background
+from features.ingest.samples import SampleFiles
+from flows.servers.background import Background
 from tests.prefect_runs import SCHEDULE, Served, wait_for
 from tests.projects import ROOT, make_small_project
 from tests.studio import free_port

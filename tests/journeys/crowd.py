@@ -30,9 +30,9 @@ import pytest
 import warehouse
 from engine.load import load_encoder
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import GATHER, run_passes, run_stage_in_process, run_stages
-from flows.take_over import recorded
+from flows.pipelines.stages import GATHER, run_passes, run_stage_in_process, run_stages
+from flows.project.project import Project
+from flows.project.recovery import recorded
 from tests.faults.harness import IMPORTED_WHEN_NEEDED
 from tests.journeys.test_random_walks import CLASSES, Walk
 from warehouse import Lake, ServiceRefused, SiftlineError, SnapshotNotFound, Transient
@@ -256,7 +256,7 @@ def in_child(work: Callable[[], int], output: Path) -> None:
 
 def main(folder: Path, seed: int, seconds: float, at_once: int) -> None:
     """A crowd for so long, and then the looks at what it left."""
-    for name in (*IMPORTED_WHEN_NEEDED, "flows.cli.sql", "flows.cli.look", "flows.cli.import_labels"):
+    for name in (*IMPORTED_WHEN_NEEDED, "flows.cli.data.sql", "flows.cli.status", "flows.cli.import_labels"):
         importlib.import_module(name)
     with pytest.MonkeyPatch.context() as patch:
         crowd = Crowd(folder / "project", seed, patch)
@@ -265,7 +265,7 @@ def main(folder: Path, seed: int, seconds: float, at_once: int) -> None:
         finally:
             for pid in crowd.children:
                 os.kill(pid, signal.SIGKILL)
-        patch.setattr("flows.project.load_encoder", functools.cache(load_encoder))  # a fork must load its own
+        patch.setattr("flows.project.project.load_encoder", functools.cache(load_encoder))  # a fork must load its own
         crowd.check_the_end(Walk(folder / "fresh", seed, patch))
     print(json.dumps(crowd.ends))
 

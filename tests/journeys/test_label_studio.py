@@ -13,10 +13,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from features.samples import SampleFiles
-from flows.project import Project
-from flows.stages import run_passes, run_stage_in_process
-from flows.studio import StudioInfo
+from features.ingest.samples import SampleFiles
+from flows.pipelines.stages import run_passes, run_stage_in_process
+from flows.project.project import Project
+from flows.servers.label_studio import StudioInfo
 from tests.browser import chromium, requires_chromium
 from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.studio import api, log_in, sign_up

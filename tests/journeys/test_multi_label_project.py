@@ -11,18 +11,18 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from features.samples import SampleFiles
+from features.ingest.samples import SampleFiles
 from flows.cli.lf import report_functions
-from flows.cli.look import make_report, show_queue, show_suspects
 from flows.cli.predict import predict_file, predict_texts
+from flows.cli.status import make_report, show_queue, show_suspects
 from flows.cli.summary import print_summary
-from flows.predict import TextPredictor
-from flows.project import Project
-from flows.stages import RunSummary, run_passes, run_stage_in_process
+from flows.pipelines.stages import RunSummary, run_passes, run_stage_in_process
+from flows.project.prediction import TextPredictor
+from flows.project.project import Project
 from tests.digests import CLASSES, make_digest_project
 from warehouse import Lake, SettingsError
-from warehouse.export import export_training_set
-from warehouse.questions import questions
+from warehouse.export.training_set import export_training_set
+from warehouse.queries.saved_questions import questions
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_labels_to_look_at_again_name_the_class(
     told = capsys.readouterr()
     assert all(float(row.split("\t")[0]) < 0.55 for row in told.out.splitlines()[2:]), "the others are rather right"
     assert re.search(r"contradict none of [\d,]+ labels|^1 of [\d,]+ labels is contradicted", told.err)
-    monkeypatch.setattr("active.quality.SUSPICIOUS", 0.0)
+    monkeypatch.setattr("active.quality.label_errors.SUSPICIOUS", 0.0)
     show_suspects(run, 5)
     table = capsys.readouterr().out
     assert "labels to look at again" in table

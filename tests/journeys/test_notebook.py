@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT
 from warehouse import attach_statement
-from warehouse.extensions import open_duckdb
+from warehouse.session.extensions import open_duckdb
 
 NOTEBOOK = ROOT / "docs" / "examples" / "look_at_the_labels.ipynb"
 
@@ -55,7 +55,7 @@ def test_the_notebook_runs_and_draws_its_pictures(lake: Path, tmp_path: Path, mo
 
 HELPER = """
 from weak_labels import sql, vectorized
-from weak_labels.functions import check_functions
+from weak_labels.functions.types import check_functions
 
 short = sql("a", "length(text) < 3", name="short")  # no notebook of ours has ipywidgets, which DuckDB's bar needs
 

@@ -17,8 +17,8 @@ import pytest
 import warehouse
 from engine.load import load_encoder
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import RunSummary, run_passes, run_stage_in_process
+from flows.pipelines.stages import RunSummary, run_passes, run_stage_in_process
+from flows.project.project import Project
 from warehouse import Lake
 
 WORDS = {"fruit": "apple pear plum cherry", "metal": "iron copper zinc tin", "bird": "crow robin finch owl"}
@@ -282,7 +282,7 @@ class Walk:
 
 
 def walk(folder: Path, seed: int, steps: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("flows.project.load_encoder", functools.cache(load_encoder))
+    patch.setattr("flows.project.project.load_encoder", functools.cache(load_encoder))
     walked = Walk(folder / "project", seed, patch)
     try:
         walked.run()

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.readme import claims_filled, filled
-from features.samples import SampleFiles
+from features.ingest.samples import SampleFiles
 from tests.projects import ROOT, write_first_items
 from warehouse import connect
-from warehouse.views import VIEWS
+from warehouse.schema.views import VIEWS
 from weak_labels import load_functions
 
 README = (ROOT / "README.md").read_text("utf-8")

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.look import make_report
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import run_passes, run_stage_in_process
+from flows.cli.status import make_report
+from flows.pipelines.stages import run_passes, run_stage_in_process
+from flows.project.project import Project
 from tests.projects import ROOT
 from warehouse import Append, Lake
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 SECTION = PAGE.partition("## A record that has to go\n")[2].partition("\n## ")[0]

@@ -12,15 +12,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from features.samples import SampleFiles
+from features.ingest.samples import SampleFiles
 from flows.cli.init import NOT_FOR_GIT
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import STAGES, run_passes, run_stage_in_process
+from flows.pipelines.stages import STAGES, run_passes, run_stage_in_process
+from flows.project.project import Project
 from tests.faults.test_killed_runs import CONTENT
 from tests.projects import ROOT, make_small_project
 from warehouse import Lake, StageResult
-from warehouse.protection import connect_locked_down
+from warehouse.queries.sandbox import connect_locked_down
 
 Asked = tuple[Path, str, list[tuple[int, int]]]
 """A project after its first run, what the run printed, and what readers saw meanwhile: (items, committed items)."""

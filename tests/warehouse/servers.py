@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from warehouse.extensions import open_duckdb
+from warehouse.session.extensions import open_duckdb
 
 
 @dataclass

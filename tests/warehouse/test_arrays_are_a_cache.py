@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from warehouse.array_file import read_arrays, write_arrays
+from warehouse.files.array_cache import read_arrays, write_arrays
 
 
 # The sums of an array of this size are compared only behind its shape.

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-import warehouse.commit
-import warehouse.export
-import warehouse.extensions
+import warehouse.commits.transaction
+import warehouse.export.training_set
+import warehouse.session.extensions
 from flows.cli.main import run_command
 from tests.warehouse.servers import Postgres, running_postgres
 from tests.warehouse.test_commit_is_atomic import count, items
-from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError, hung_server
-from warehouse.extensions import open_duckdb
-from warehouse.maintain import maintain
+from warehouse import Append, CatalogAway, CommitFailed, Lake, Location, Transient, WarehouseError
+from warehouse.maintenance.compaction import maintain
+from warehouse.session import server_health
+from warehouse.session.extensions import open_duckdb
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 HOLDERS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -55,7 +56,7 @@ def cut_off(server: Postgres, place: Location, real: Callable[..., Any]) -> Call
 
 def before_the_commit(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> list[int]:
     """Let something happen once, when a commit has looked for its token and has not committed; counts the attempts."""
-    real: Any = warehouse.commit._look_before  # pyright: ignore[reportPrivateUsage]
+    real: Any = warehouse.commits.transaction._look_before  # pyright: ignore[reportPrivateUsage]
     attempts: list[int] = []
 
     def look(*arguments: Any) -> Any:
@@ -65,7 +66,7 @@ def before_the_commit(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Non
             happens()
         return found
 
-    monkeypatch.setattr(warehouse.commit, "_look_before", look)
+    monkeypatch.setattr(warehouse.commits.transaction, "_look_before", look)
     return attempts
 
 
@@ -104,7 +105,7 @@ def test_a_server_that_is_away_is_told_by_type_and_what_is_open_goes_on_when_it_
 def test_a_server_that_hangs_is_given_up(server: Postgres, place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "0")
     monkeypatch.delenv("PGCONNECT_TIMEOUT")  # after the test it is as it was
-    monkeypatch.setattr(warehouse.extensions, "CONNECT_TIMEOUT_S", 2)  # libpq takes no less
+    monkeypatch.setattr(warehouse.session.extensions, "CONNECT_TIMEOUT_S", 2)  # libpq takes no less
     Lake(place).close()
     server.server.send_signal(signal.SIGSTOP)  # the kernel goes on to take connections
     try:
@@ -118,9 +119,9 @@ def test_a_server_that_hangs_is_given_up(server: Postgres, place: Location, monk
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is looked at soon."""
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
-    monkeypatch.setattr(hung_server, "LOOK_S", 0.1)
-    monkeypatch.setattr(hung_server, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(hung_server, "_watching", 0)  # that of an earlier test sleeps for long
+    monkeypatch.setattr(server_health, "LOOK_S", 0.1)
+    monkeypatch.setattr(server_health, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(server_health, "_watching", 0)  # that of an earlier test sleeps for long
 
 
 @pytest.mark.usefixtures("impatient")
@@ -138,14 +139,14 @@ def test_a_server_that_hangs_in_the_middle_of_a_question_is_given_up(server: Pos
 def test_a_server_that_takes_long_and_is_there_is_waited_for(server: Postgres, place: Location) -> None:
     with contextlib.closing(open_duckdb(("postgres_scanner",))) as connection:
         connection.execute(f"ATTACH '{place.dsn}' AS pg (TYPE postgres)")
-        hung_server.watch(str(place.dsn))
+        server_health.watch(str(place.dsn))
         slow = "SELECT * FROM postgres_query('pg', 'SELECT pg_sleep(2)::text, 7')"
         assert connection.execute(slow).fetchone() == ("", 7)
 
 
 def test_a_connection_waits_from_its_question_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hung_server, "PATIENCE_S", 0.2)
-    waits = hung_server._waits  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(server_health, "PATIENCE_S", 0.2)
+    waits = server_health._waits  # pyright: ignore[reportPrivateUsage]
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.create_connection(listening.getsockname()) as asks,
@@ -168,7 +169,7 @@ def test_a_look_at_the_connections_leaves_the_locks_of_files(tmp_path: Path) -> 
     with held.open("w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         numbers = os.listdir("/proc/self/fd")
-        hung_server.shut_hung()
+        server_health.shut_hung()
         assert os.listdir("/proc/self/fd") == numbers, "nor does it keep a second number of them"
         ended = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
     assert "BlockingIOError" in ended.stderr
@@ -181,12 +182,12 @@ def test_a_look_at_the_connections_leaves_the_locks_of_files(tmp_path: Path) -> 
 def test_the_port_of_a_catalogue_is_the_settings_or_postgresqls(
     monkeypatch: pytest.MonkeyPatch, named: str, port: int
 ) -> None:
-    monkeypatch.setattr(hung_server, "_ports", set())
-    monkeypatch.setattr(hung_server, "_watching", os.getpid())
+    monkeypatch.setattr(server_health, "_ports", set())
+    monkeypatch.setattr(server_health, "_watching", os.getpid())
     monkeypatch.delenv("PGPORT", raising=False)
-    hung_server.watch(named)
-    of = hung_server._port  # pyright: ignore[reportPrivateUsage]
-    assert {of(("127.0.0.1", port)), of(f"/run/.s.PGSQL.{port}")} <= hung_server._ports  # pyright: ignore[reportPrivateUsage]
+    server_health.watch(named)
+    of = server_health._port  # pyright: ignore[reportPrivateUsage]
+    assert {of(("127.0.0.1", port)), of(f"/run/.s.PGSQL.{port}")} <= server_health._ports  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_a_person_must_mend_is_no_server_that_is_away(
@@ -300,9 +301,11 @@ def test_an_export_in_whose_middle_the_server_goes_away_says_so(
     server: Postgres, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Lake(place).close()
-    monkeypatch.setattr(warehouse.export, "stream", cut_off(server, place, warehouse.export.stream))
+    monkeypatch.setattr(
+        warehouse.export.training_set, "stream", cut_off(server, place, warehouse.export.training_set.stream)
+    )
     with pytest.raises(CatalogAway, match="does not answer"):
-        warehouse.export.export_training_set(place, tmp_path / "training", format="csv")
+        warehouse.export.training_set.export_training_set(place, tmp_path / "training", format="csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake"]
 
 
@@ -313,7 +316,7 @@ def test_what_a_server_refuses_is_told_without_the_rows(
     name = place.catalog.partition("dbname=")[2].split()[0]
     Lake(place).close()
     server.ask("postgres", f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    monkeypatch.setattr(warehouse.commit, "ATTEMPTS", 1)
+    monkeypatch.setattr(warehouse.commits.transaction, "ATTEMPTS", 1)
     with Lake(place) as lake, lake.stage("s", version=1, inputs=()) as stage:
         with pytest.raises(CommitFailed, match="cannot execute INSERT in a read-only transaction") as told:
             stage.commit([Append("items", items(3))])

@@ -16,9 +16,9 @@ from flows.cli.main import run_command
 from tests.warehouse.servers import S3
 from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, Lake, Location, SettingsError, StoreAway, Upsert, WarehouseError, WarehouseNotFound
-from warehouse.checksums import verify
+from warehouse.catalog.write_lock import FolderLock, PostgresLock
 from warehouse.errors import WarehouseBusy
-from warehouse.locks import FolderLock, PostgresLock
+from warehouse.storage.checksums import verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +131,7 @@ def test_verify_asks_s3_for_every_file(tmp_path: Path, s3: S3, monkeypatch: pyte
 def test_a_store_that_is_away_is_told_by_type(
     tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("warehouse.commit.PATIENCE_S", 0.0)
+    monkeypatch.setattr("warehouse.commits.transaction.PATIENCE_S", 0.0)
     place = Location(folder=tmp_path / "lake", data="s3://bucket/away")
     with Lake(place) as lake:
         fill(lake)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from warehouse import Append, Lake, Overtaken, Upsert, WarehouseError
-from warehouse.commit import MANY_ROWS
+from warehouse.commits.transaction import MANY_ROWS
 
 
 def classes(*names: str) -> pa.Table:
@@ -153,9 +153,9 @@ def test_commit_times_rise_even_when_the_clock_goes_back_and_stands_still(
 
     for number in range(4):
         with lake.stage("s", version=number, inputs=()) as stage:
-            monkeypatch.setattr("warehouse.stage.datetime", Clock)
+            monkeypatch.setattr("warehouse.commits.stage.datetime", Clock)
             stage.commit([Append("classes", classes("a"))], rows_read=number)
-        monkeypatch.setattr("warehouse.commit.datetime", Clock)
+        monkeypatch.setattr("warehouse.commits.transaction.datetime", Clock)
     with lake.read() as reader:
         assert reader.scalar("SELECT min(seconds) FROM runs") >= 0
         times = [t for (t,) in reader.rows("SELECT committed_at FROM runs ORDER BY rows_read")]

@@ -14,9 +14,9 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Append, Lake, Upsert, WarehouseError, connect
-from warehouse.checksums import verify
-from warehouse.export import export_training_set
-from warehouse.maintain import maintain
+from warehouse.export.training_set import export_training_set
+from warehouse.maintenance.compaction import maintain
+from warehouse.storage.checksums import verify
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.disk import disk_full
-from warehouse.location import Location
+from warehouse.catalog.disk_full import disk_full
+from warehouse.catalog.location import Location
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 from tests.warehouse.test_commit_is_atomic import classes, count, items
 from warehouse import Append, CommitFailed, Lake, Upsert
 from warehouse.errors import DiskFull
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 place = Path(sys.argv[1])
 filler = place / "filler"
@@ -161,8 +161,8 @@ def test_what_sqlite_says_where_it_cannot_make_its_files(tmp_path: Path, said: s
     code = f"""
 import sys
 from pathlib import Path
-from warehouse.location import Location
-from warehouse.disk import disk_full
+from warehouse.catalog.location import Location
+from warehouse.catalog.disk_full import disk_full
 
 place = Path(sys.argv[1])
 try:

@@ -9,8 +9,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from warehouse import Lake, extensions
-from warehouse.extensions import extension_path, open_duckdb, record_path
+from warehouse import Lake
+from warehouse.session import extensions
+from warehouse.session.extensions import extension_path, open_duckdb, record_path
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import count, items
 from tests.warehouse.test_migrations import released
 from warehouse import Append, Delete, Lake, Upsert
-from warehouse.checksums import verify
 from warehouse.errors import DiskFull
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
+from warehouse.storage.checksums import verify
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, newest: Callable[[], int]) -> dict[Path, int]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.readers.label_file import read_label_file
 from warehouse import DataError
-from warehouse.label_file import read_label_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "label-studio.md").read_text("utf-8")
 LINES = dict(re.findall(r"^\| ([^|]+) \| `(select .+)` \|$", PAGE, re.MULTILINE))

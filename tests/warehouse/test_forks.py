@@ -23,7 +23,7 @@ UPKEEP = """
 import sys
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Append, Lake
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 with Lake(sys.argv[1]) as lake:
     with lake.stage("classes", version=1, inputs=()) as stage:

@@ -8,20 +8,20 @@ import pytest
 
 from tests.projects import ROOT
 from warehouse import Location
-from warehouse.disk import disk_full
-from warehouse.spill import PREFIX
+from warehouse.catalog.disk_full import disk_full
+from warehouse.files.spill import PREFIX
 
 FULL = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
-from flows.cli.sql import show
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
+from flows.cli.data.sql import show
 from tests.weak_labels.lf_helpers import add_items, run_vote
 from warehouse import Lake, protection
 from warehouse.errors import DiskFull
-from warehouse.read import connect_for_people
+from warehouse.queries.open import connect_for_people
 from weak_labels import keywords
 
 folder = Path(sys.argv[1])

@@ -9,7 +9,7 @@ import pytest
 from tests.warehouse.test_commit_is_atomic import classes, items
 from tests.warehouse.test_reading import vectors
 from warehouse import Append, Delete, Lake, Upsert, WarehouseError
-from warehouse.hashing import hash_rows
+from warehouse.commits.row_hash import hash_rows
 
 
 def test_the_hash_follows_content_and_not_order_chunks_or_width_of_types() -> None:

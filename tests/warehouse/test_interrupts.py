@@ -10,12 +10,12 @@ from types import FrameType
 import duckdb
 import pytest
 
-from warehouse.interrupts import alarm, taken
+from warehouse.session.interrupt import alarm, taken
 
 ASK = """
 import os, signal, threading
 import duckdb
-from warehouse.reader import Reader
+from warehouse.queries.reader import Reader
 
 connection = duckdb.connect(config={"threads": 2})
 connection.execute("CREATE TABLE t AS FROM range(2000000) t(i)")  # enough row groups for both threads
@@ -32,7 +32,7 @@ NEXT
 TAKE = """
 import os, signal, sys, threading
 import duckdb
-from warehouse.reader import Reader
+from warehouse.queries.reader import Reader
 
 reader = Reader(duckdb.connect(config={"threads": 2}))
 rows = "SELECT i FROM range(300000) t(i) UNION ALL SELECT i FROM range(100000000000) t(i) WHERE hash(i) = 3"

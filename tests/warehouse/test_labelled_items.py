@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from features.readers.label_file import GivenLabel
+from features.readers.label_items import LabelledItems, no_item_in_words
 from warehouse import DataError, Lake
-from warehouse.label_file import GivenLabel
-from warehouse.labelled_items import LabelledItems, no_item_in_words
 
 ITEMS = LabelledItems([(f"i{n}", f"hash {n}") for n in range(9)])
 

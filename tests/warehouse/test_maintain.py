@@ -29,10 +29,10 @@ from warehouse import (
     WarehouseError,
     connect,
 )
-from warehouse import maintain as maintain_steps
-from warehouse.catalog_file import vacuum_fault
-from warehouse.layout import OFTEN_EMPTY
-from warehouse.maintain import maintain
+from warehouse.catalog.sqlite_file import vacuum_fault
+from warehouse.maintenance import compaction as maintain_steps
+from warehouse.maintenance.compaction import maintain
+from warehouse.storage.layout import OFTEN_EMPTY
 
 ROOT = Path(__file__).parents[2]
 
@@ -348,7 +348,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Append, Lake
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 with Lake(Path(sys.argv[1])) as lake, ThreadPoolExecutor(5) as pool:
     def commit(writer):
         for number in range(8):

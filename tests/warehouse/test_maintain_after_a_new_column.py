@@ -10,9 +10,9 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Lake, Location, Upsert, WarehouseBusy, WarehouseError, connect
-from warehouse import maintain as maintain_steps
-from warehouse.checksums import verify
-from warehouse.maintain import maintain
+from warehouse.maintenance import compaction as maintain_steps
+from warehouse.maintenance.compaction import maintain
+from warehouse.storage.checksums import verify
 
 
 def of_two_schemas(place: Location) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes
 from warehouse import Lake, Reader, SchemaTooOld, Upsert
-from warehouse.connection import connect
-from warehouse.location import locate
-from warehouse.maintain import maintain
-from warehouse.migrations import MIGRATIONS
-from warehouse.schema import SCHEMA_VERSION, TABLES
-from warehouse.views import VIEWS
+from warehouse.catalog.connection import connect
+from warehouse.catalog.location import locate
+from warehouse.maintenance.compaction import maintain
+from warehouse.schema.migrations import MIGRATIONS
+from warehouse.schema.tables import SCHEMA_VERSION, TABLES
+from warehouse.schema.views import VIEWS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RELEASED = sorted(int(p.name.removeprefix("schema_")) for p in FIXTURES.glob("schema_*"))
@@ -154,7 +154,7 @@ def test_a_step_that_fails_leaves_the_warehouse_as_it_was(tmp_path: Path, monkey
         raise ValueError("no")
 
     with monkeypatch.context() as broken:
-        broken.setattr("warehouse.migrations._replace_views", refuse)
+        broken.setattr("warehouse.schema.migrations._replace_views", refuse)
         with pytest.raises(ValueError, match="no"):
             Lake(path)
     with Lake(path) as lake, lake.read() as reader:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from warehouse.one_core import one_core
+from warehouse.numeric import one_core
 
 
 def of_products() -> dict[str, int]:

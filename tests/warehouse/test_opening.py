@@ -24,10 +24,10 @@ from warehouse import (
     connect,
 )
 from warehouse.errors import SchemaTooNew
-from warehouse.files import replaced_file
-from warehouse.maintain import maintain
-from warehouse.schema import SCHEMA_VERSION, TABLES
-from warehouse.views import VIEWS
+from warehouse.files.atomic_file import replaced_file
+from warehouse.maintenance.compaction import maintain
+from warehouse.schema.tables import SCHEMA_VERSION, TABLES
+from warehouse.schema.views import VIEWS
 
 
 def test_reading_where_there_is_no_warehouse_names_the_way_out(tmp_path: Path) -> None:
@@ -67,8 +67,10 @@ sys.stdin.read()
 def test_a_catalogue_that_another_program_keeps_locked_is_called_busy_and_not_damaged(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warehouse.connection.BUSY_TIMEOUT_MS", 10)
-    monkeypatch.setattr("warehouse.connection.catalog_faults", lambda *_: [])  # it waits 10 s, and then finds none
+    monkeypatch.setattr("warehouse.catalog.connection.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr(
+        "warehouse.catalog.connection.catalog_faults", lambda *_: []
+    )  # it waits 10 s, and then finds none
     command = [sys.executable, "-c", KEEP_LOCKED, str(lake.catalog)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -85,7 +87,7 @@ def test_a_catalogue_that_another_program_keeps_locked_is_called_busy_and_not_da
 def test_a_folder_that_is_moved_while_it_is_open_is_whole_and_is_not_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warehouse.commit.PATIENCE_S", 0.0)
+    monkeypatch.setattr("warehouse.commits.transaction.PATIENCE_S", 0.0)
     with Lake(tmp_path / "project" / "lake") as lake, lake.stage("one", version=1, inputs=()) as first:
         assert first.commit([Append("classes", classes("a"))]).committed
         assert maintain(lake).rows_flushed

@@ -12,9 +12,9 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import items
 from warehouse import Append, Lake, Location, SettingsError, WarehouseError, connect
-from warehouse.extensions import PACKAGES, open_duckdb
-from warehouse.protection import connect_locked_down, refuse_reaching_out
-from warehouse.read import check_condition, reading_statements
+from warehouse.queries.open import check_condition, reading_statements
+from warehouse.queries.sandbox import connect_locked_down, refuse_reaching_out
+from warehouse.session.extensions import PACKAGES, open_duckdb
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.flows.report_lake import full_lake
 from tests.projects import ROOT
 from tests.warehouse.test_what_changed import answer, commit, up
 from warehouse import Lake, Upsert, attach_statement
-from warehouse.connection import READS_AS_ONE
+from warehouse.catalog.connection import READS_AS_ONE
 
 PAGE = (ROOT / "docs" / "querying.md").read_text("utf-8")
 

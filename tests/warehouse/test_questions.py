@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from active.ask_again import REASONS, AskAgainConfig, ask_again
-from active.explore import EXPLORED, is_explored
-from active.outbox import QueueConfig
-from active.push import push
-from active.select import SelectConfig, select
-from active.task_folder import TaskFolder
-from active.value import ValueConfig, estimate_values
-from features.samples import SampleFiles
+from active.quality.relabeling import REASONS, AskAgainConfig, ask_again
+from active.queue.outbox import QueueConfig
+from active.queue.push import push
+from active.selection.exploration import EXPLORED, is_explored
+from active.selection.stage import SelectConfig, select
+from active.task_folder.service import TaskFolder
+from active.value.stage import ValueConfig, estimate_values
+from features.ingest.samples import SampleFiles
 from flows.cli.main import run_command
-from flows.project import Project
-from flows.stages import run_passes, run_stage_in_process
+from flows.pipelines.stages import run_passes, run_stage_in_process
+from flows.project.project import Project
 from tests.active.pools import CLASSES, clusters, label, small_pool
 from tests.active.test_ask_again import change_text
 from tests.active.test_consensus import say
@@ -28,10 +28,10 @@ from tests.projects import PLAIN_FUNCTIONS, ROOT, make_small_project
 from tests.warehouse.test_commit_is_atomic import classes, items
 from tests.warehouse.test_what_changed import answer, commit, predict
 from warehouse import Append, Lake, Upsert, connect
-from warehouse.dictionary import PAGE, page
-from warehouse.questions import Question, parse, question, questions
-from warehouse.schema import TABLES
-from warehouse.views import VIEWS
+from warehouse.queries.saved_questions import Question, parse, question, questions
+from warehouse.schema.dictionary import PAGE, page
+from warehouse.schema.tables import TABLES
+from warehouse.schema.views import VIEWS
 
 MAY_BE_EMPTY = {"agreement-between-annotators", "confident-and-wrong", "confusion", "leakage-between-splits",
                 "what-was-not-read"}  # fmt: skip
@@ -322,7 +322,7 @@ def go_on(monkeypatch: pytest.MonkeyPatch, **time: int) -> None:
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.now(tz) + timedelta(**time)
 
-    monkeypatch.setattr("warehouse.commit.datetime", Later)
+    monkeypatch.setattr("warehouse.commits.transaction.datetime", Later)
 
 
 def test_waiting_begins_with_the_selection_and_not_with_an_earlier_estimate(
@@ -421,7 +421,7 @@ def test_a_question_about_one_item_reads_its_rows_only(lake: Lake) -> None:
 
 
 def test_the_data_dictionary_is_current() -> None:
-    assert (ROOT / PAGE).read_text("utf-8") == page(), "run: python -m warehouse.dictionary"
+    assert (ROOT / PAGE).read_text("utf-8") == page(), "run: python -m warehouse.schema.dictionary"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from flows.cli.main import run_command
 from tests.warehouse.test_migrations import RELEASED, released
 from warehouse import Lake
-from warehouse.past import stand_in
-from warehouse.questions import questions
-from warehouse.read import connect_for_people
-from warehouse.schema import SCHEMA_VERSION
+from warehouse.queries.open import connect_for_people
+from warehouse.queries.saved_questions import questions
+from warehouse.schema.old_snapshots import stand_in
+from warehouse.schema.tables import SCHEMA_VERSION
 
 SETTINGS = '[project]\nname = "p"\nclasses = ["a", "b"]\n[[sources]]\nname = "s"\npath = "x.csv"\n'
 

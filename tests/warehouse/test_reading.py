@@ -25,9 +25,9 @@ from warehouse import (
     attach_statement,
     matrix_to_list_array,
 )
-from warehouse.extensions import load_extensions
-from warehouse.protection import connect_locked_down
-from warehouse.read import connect
+from warehouse.queries.open import connect
+from warehouse.queries.sandbox import connect_locked_down
+from warehouse.session.extensions import load_extensions
 
 
 def vectors(matrix: np.ndarray) -> pa.Table:

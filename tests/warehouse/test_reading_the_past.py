@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import warehouse
+from features.readers.label_file import read_label_file
 from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_reading import vectors, write
 from warehouse import (
@@ -25,9 +26,8 @@ from warehouse import (
     WarehouseError,
     WarehouseNotFound,
 )
-from warehouse.formats import plain
-from warehouse.label_file import read_label_file
-from warehouse.snapshots import find_snapshot, parse_at
+from warehouse.catalog.snapshots import find_snapshot, parse_at
+from warehouse.export.formats import plain
 
 COMMITS = 5
 
@@ -117,7 +117,7 @@ def test_a_snapshot_that_is_expired_while_it_is_opened_is_not_called_damage(
             cursor.close()
             return 2
 
-        monkeypatch.setattr("warehouse.migrations.find_snapshot", found)
+        monkeypatch.setattr("warehouse.schema.migrations.find_snapshot", found)
         with pytest.raises(SnapshotNotFound, match="Snapshot 2 was expired just now"):
             warehouse.connect(lake.path, at=2)
 

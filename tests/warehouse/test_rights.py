@@ -16,9 +16,9 @@ from tests.accounts import GROUP, as_another_account, needs_root, open_to_group
 from tests.warehouse.test_commit_is_atomic import classes
 from tests.warehouse.test_maintain import filled
 from warehouse import Append, Lake, connect
-from warehouse.locks import FolderLock
-from warehouse.maintain import maintain
-from warehouse.rights import private_files
+from warehouse.catalog.write_lock import FolderLock
+from warehouse.files.permissions import private_files
+from warehouse.maintenance.compaction import maintain
 
 
 @pytest.fixture

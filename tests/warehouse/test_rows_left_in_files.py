@@ -15,7 +15,7 @@ from tests.warehouse.servers import S3, Postgres
 from tests.warehouse.test_commit_is_atomic import items
 from tests.warehouse.test_maintain import dated
 from warehouse import Append, Delete, Lake, Location, Upsert
-from warehouse.maintain import maintain
+from warehouse.maintenance.compaction import maintain
 
 ITEMS = 200
 WORD = "zz-mombasa"

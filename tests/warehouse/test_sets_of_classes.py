@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from active.consensus import consensus
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+from active.quality.consensus import consensus
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.label_file import one_class, read_label_file
+from features.readers.source import SourceConfig
 from tests.active.test_consensus import say
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Append, DataError, Lake, Upsert
-from warehouse.hashing import hash_rows
-from warehouse.label_file import one_class, read_label_file
-from warehouse.questions import questions
+from warehouse.commits.row_hash import hash_rows
+from warehouse.queries.saved_questions import questions
 
 
 def several(lake: Lake, *names: str, count: int = 8) -> Lake:

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from warehouse import side_by_side as module
-from warehouse.side_by_side import side_by_side
+from warehouse import numeric as module
+from warehouse.numeric import side_by_side
 
 
 @pytest.mark.parametrize("cores", [1, 2, 5])

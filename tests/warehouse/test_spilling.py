@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from warehouse import Location
-from warehouse.disk import disk_full
-from warehouse.spill import PREFIX
-from warehouse.time_zone import open_in_utc
+from warehouse.catalog.disk_full import disk_full
+from warehouse.files.spill import PREFIX
+from warehouse.session.duckdb import open_in_utc
 
 SPILLING = """
 import sys
-from warehouse.time_zone import open_in_utc
+from warehouse.session.duckdb import open_in_utc
 connection = open_in_utc({"memory_limit": "30MB", "threads": "1"})
 connection.execute("SET enable_progress_bar = false")
 connection.execute("CREATE TABLE t AS SELECT repeat(range::VARCHAR, 9) AS text FROM range(300000) ORDER BY hash(range)")
@@ -93,13 +93,13 @@ def test_a_full_disk_below_it_is_told_with_the_way_out(
 
 def test_without_a_temporary_folder_nothing_is_spilled(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    script = "import tempfile; tempfile.tempdir = 'file'\nfrom warehouse.time_zone import open_in_utc\n"
+    script = "import tempfile; tempfile.tempdir = 'file'\nfrom warehouse.session.duckdb import open_in_utc\n"
     script += "print([open_in_utc().execute(\"SELECT current_setting('temp_directory')\").fetchone()[0]])"
     asked = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert asked.stdout == "['']\n"
 
 
-WHERE = "from warehouse.scratch import roomy_folder\nprint(roomy_folder())"
+WHERE = "from warehouse.files.scratch import roomy_folder\nprint(roomy_folder())"
 
 
 @pytest.mark.skipif(not os.access("/var/tmp", os.W_OK), reason="nobody may write to /var/tmp here")

@@ -18,11 +18,11 @@ from warehouse import (
     WarehouseError,
     connect,
 )
-from warehouse.away import server_fault
-from warehouse.checksums import verify
-from warehouse.commit import retried
-from warehouse.extensions import open_duckdb
-from warehouse.maintain import maintain
+from warehouse.commits.transaction import retried
+from warehouse.maintenance.compaction import maintain
+from warehouse.session.extensions import open_duckdb
+from warehouse.session.server_errors import server_fault
+from warehouse.storage.checksums import verify
 
 OBJECT = "http://127.0.0.1:9/bucket/p/main/items/ducklake-0.parquet"
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from active.explore import score_fair_sample
-from flows.cli.maintain import maintain_project
+from active.selection.exploration import score_fair_sample
+from flows.cli.data.maintain import maintain_project
 from flows.report.page import write_report
 from tests.flows import report_lake
 from warehouse import Append, Lake, Reader, Upsert, connect
-from warehouse import maintain as maintain_steps
-from warehouse.maintain import maintain
-from warehouse.stage import last_token
-from warehouse.superseded import delete_superseded
+from warehouse.commits.stage import last_token
+from warehouse.maintenance import compaction as maintain_steps
+from warehouse.maintenance.compaction import maintain
+from warehouse.maintenance.superseded import delete_superseded
 
 TABLES = ("weak_labels", "predictions", '"values"')
 UNASKED = "i089"

@@ -138,7 +138,7 @@ def test_the_report_names_the_commit_in_utc(project: Path, said: Mapping[str, An
 READ = """
 import sys, pathlib
 from warehouse import Lake, Location, connect
-from warehouse.read import connect_for_people
+from warehouse.queries.open import connect_for_people
 place = Location(folder=pathlib.Path("lake").absolute(), catalog=sys.argv[1])
 ask = "SELECT max(committed_at) AS t, max(committed_at)::VARCHAR AS v FROM runs"
 with Lake(place) as lake, lake.read() as reader, lake.stage("x", version=1, inputs=()) as stage, connect(place) as door:
@@ -176,4 +176,4 @@ def test_nothing_opens_duckdb_in_the_zone_of_the_machine() -> None:
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "duckdb.connect"
     ]
-    assert found == ["warehouse/time_zone.py"]
+    assert found == ["warehouse/session/duckdb.py"]

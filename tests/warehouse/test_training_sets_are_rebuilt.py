@@ -18,9 +18,9 @@ from tests.flows.report_lake import full_lake
 from tests.warehouse.test_what_changed import answer, commit, predict, up
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Delete, Lake, SettingsError, SnapshotNotFound, Upsert
-from warehouse.connection import connect
-from warehouse.export import Format, export_training_set
-from warehouse.formats import new_file
+from warehouse.catalog.connection import connect
+from warehouse.export.formats import new_file
+from warehouse.export.training_set import Format, export_training_set
 from weak_labels import keywords
 
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv", "datasets")
@@ -235,7 +235,7 @@ def test_every_cycles_training_set_comes_back_bit_for_bit_until_it_is_expired(tm
             lake, "vote", up("lf_votes", item_id=["i1"], lf_name=["f"], lf_version=["1"], input_hash=["h"], vote=[1])
         )
         with contextlib.closing(connect(lake.location, read_only=False)) as own:
-            own.execute("SET threads = 1")  # a flush with two may kill the process: warehouse/maintain.py
+            own.execute("SET threads = 1")  # a flush with two may kill the process: warehouse/maintenance/compaction.py
             own.execute("CALL ducklake_flush_inlined_data('lake')")
         cursor = lake.new_cursor()
         for call in (

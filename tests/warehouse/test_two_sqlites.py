@@ -17,9 +17,9 @@ import pytest
 import warehouse
 from tests.warehouse.test_forks import COUNT, UPKEEP, write
 from warehouse import Lake, Reader, WarehouseError, attach_statement
-from warehouse.extensions import extension_path, load_extensions
-from warehouse.hold import Hold
-from warehouse.migrations import connect_checked
+from warehouse.catalog.reader_locks import Hold
+from warehouse.schema.migrations import connect_checked
+from warehouse.session.extensions import extension_path, load_extensions
 
 STEPS = "SELECT count(*) FROM schema_migrations"
 """Read after upkeep, and not before: what was read once may be remembered."""
@@ -90,7 +90,7 @@ def test_locks_of_another_process_kind_or_reader_are_not_its_own(
         assert reader.scalar(COUNT) == 5
         own = own.format(pid=os.getpid(), index=os.stat(f"{lake.catalog}-shm").st_ino)
         (tmp_path / "locks").write_text(Path("/proc/locks").read_text().replace(own, other))
-        monkeypatch.setattr("warehouse.hold.LOCKS", tmp_path / "locks")
+        monkeypatch.setattr("warehouse.catalog.reader_locks.LOCKS", tmp_path / "locks")
         with pytest.raises(WarehouseError, match=r"what it read may be wrong"):
             reader.scalar(COUNT)
 
@@ -169,7 +169,7 @@ def test_a_reader_looks_for_a_failed_transaction_only_behind_a_query_that_failed
 ) -> None:
     write(lake, 5)
     looks: list[object] = []
-    monkeypatch.setattr("warehouse.reader._is_aborted", looks.append)
+    monkeypatch.setattr("warehouse.queries.reader._is_aborted", looks.append)
     with warehouse.connect(lake.path) as reader:
         with pytest.raises(duckdb.Error):
             reader.scalar("SELECT nothing")
@@ -181,10 +181,10 @@ def test_where_the_system_does_not_tell_of_locks_a_reader_reads(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(lake, 5)
-    monkeypatch.setattr("warehouse.hold._shown", set[Path]())
+    monkeypatch.setattr("warehouse.catalog.reader_locks._shown", set[Path]())
     (tmp_path / "locks").write_text("1: POSIX  ADVISORY  READ 1 00:2f:7 123 123\n")
     for place in (tmp_path / "locks", tmp_path / "none"):
-        monkeypatch.setattr("warehouse.hold.LOCKS", place)
+        monkeypatch.setattr("warehouse.catalog.reader_locks.LOCKS", place)
         with warehouse.connect(lake.path) as reader:
             assert reader.scalar(COUNT) == 5
 
@@ -202,7 +202,7 @@ def test_a_lock_that_is_missing_from_one_look_is_looked_for_again(lake: Lake, mo
     write(lake, 5)
     with lake.read() as reader:
         assert reader.scalar(COUNT) == 5
-        monkeypatch.setattr("warehouse.hold.LOCKS", Torn())
+        monkeypatch.setattr("warehouse.catalog.reader_locks.LOCKS", Torn())
         assert [reader.scalar(COUNT) for _ in range(3)] == [5, 5, 5]
 
 
@@ -223,7 +223,7 @@ def test_a_look_that_misses_a_readers_own_lock_leaves_it_among_those_that_may_be
     write(lake, 5)
     with lake.read() as reader:
         torn = Torn()
-        monkeypatch.setattr("warehouse.hold.LOCKS", torn)
+        monkeypatch.setattr("warehouse.catalog.reader_locks.LOCKS", torn)
         for looks in [[[123, 125]], [[125], [123, 125]], [[123]]]:
             torn.looks = itertools.chain(looks, itertools.repeat(looks[-1]))
             assert reader.scalar(COUNT) == 5

@@ -7,9 +7,9 @@ import pytest
 
 from tests.warehouse.test_commit_is_atomic import classes, items
 from warehouse import Lake, Upsert, WarehouseError, connect
-from warehouse.history import snapshots
-from warehouse.migrations import VERSION_VIEW
-from warehouse.views import VIEWS, VIEWS_VERSION
+from warehouse.commits.history import snapshots
+from warehouse.schema.migrations import VERSION_VIEW
+from warehouse.schema.views import VIEWS, VIEWS_VERSION
 
 PINNED = {
     2: "17e86174271b08b2",
@@ -59,7 +59,9 @@ def with_views_of(lake: Lake, version: int | None) -> None:
 def test_the_version_is_raised_with_every_change_of_a_view() -> None:
     words = [" ".join(f"{view.name} {view.comment} {view.sql}".split()) for view in VIEWS]
     found = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-    assert PINNED[VIEWS_VERSION] == found, f"raise VIEWS_VERSION in warehouse/views.py and pin {found} for it here"
+    assert PINNED[VIEWS_VERSION] == found, (
+        f"raise VIEWS_VERSION in warehouse/schema/views.py and pin {found} for it here"
+    )
 
 
 @pytest.mark.parametrize("version", [None, VIEWS_VERSION - 1])
@@ -98,7 +100,7 @@ def test_views_that_cannot_be_made_leave_the_old_ones(lake: Lake, monkeypatch: p
     with_views_of(lake, None)
     before = texts(lake.path)
     with monkeypatch.context() as broken:
-        broken.setattr("warehouse.migrations.quote", lambda text: "no text")
+        broken.setattr("warehouse.schema.migrations.quote", lambda text: "no text")
         with pytest.raises(WarehouseError, match='syntax error at or near "no"'):
             Lake(lake.path)
     assert texts(lake.path) == before

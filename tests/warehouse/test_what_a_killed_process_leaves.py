@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from active.service import Task
-from active.task_folder import TaskFolder
+from active.annotation.service import Task
+from active.task_folder.service import TaskFolder
 from tests.flows.report_lake import full_lake
 from tests.projects import ROOT
 from warehouse import Lake, SettingsError
-from warehouse.export import MANIFEST, SCRATCH, export_training_set
-from warehouse.files import replaced_file
-from warehouse.scratch import collect, scratch_folder
+from warehouse.export.training_set import MANIFEST, SCRATCH, export_training_set
+from warehouse.files.atomic_file import replaced_file
+from warehouse.files.scratch import collect, scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def names(folder: Path) -> list[str]:
 
 
 IN_THE_EXPORT = """
-import warehouse.export as export
+import warehouse.export.training_set as export
 def die(*_): os.kill(os.getpid(), 9)
 export._swap = die
 export.export_training_set(Path(sys.argv[1]), Path(sys.argv[2]), format="csv", force=True)
 """
 BETWEEN_THE_TWO_RENAMES = """
-import warehouse.export as export
+import warehouse.export.training_set as export
 real = os.replace
 export.os.replace = lambda source, target: (real(source, target), os.kill(os.getpid(), 9))
 export.export_training_set(Path(sys.argv[1]), Path(sys.argv[2]), format="csv", force=True)
@@ -90,7 +90,10 @@ def test_what_another_program_left_stays(tmp_path: Path) -> None:
 
 
 def test_the_next_writing_of_a_file_removes_the_part_of_a_killed_one(tmp_path: Path) -> None:
-    code = "from warehouse.files import replaced_file\nwith replaced_file(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    code = (
+        "from warehouse.files.atomic_file import replaced_file\n"
+        "with replaced_file(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
     killed(code, tmp_path / "rows [1].csv")
     assert len(names(tmp_path)) == 1
     with replaced_file(tmp_path / "rows [1].csv") as file:
@@ -99,10 +102,11 @@ def test_the_next_writing_of_a_file_removes_the_part_of_a_killed_one(tmp_path: P
 
 
 A_TASK = """
-import active.task_file, active.task_folder
-from active.service import Task
-active.task_file._open_alike = lambda *_: os.kill(os.getpid(), 9)
-active.task_folder.TaskFolder(Path(sys.argv[1]), "p").annotate(sys.argv[2], labels=["a"], annotator="ann", seconds=1)
+import active.task_folder.task_file, active.task_folder.service
+from active.annotation.service import Task
+active.task_folder.task_file._open_alike = lambda *_: os.kill(os.getpid(), 9)
+folder = active.task_folder.service.TaskFolder(Path(sys.argv[1]), "p")
+folder.annotate(sys.argv[2], labels=["a"], annotator="ann", seconds=1)
 """
 
 
@@ -124,26 +128,26 @@ def test_a_folder_of_tasks_is_not_looked_through_with_each_of_them(
 
 
 VOTE = """
-import weak_labels.apply
+import weak_labels.applying.stage
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Lake
 from weak_labels import keywords
-weak_labels.apply.vote_writes = lambda *_: os.kill(os.getpid(), 9)
+weak_labels.applying.stage.vote_writes = lambda *_: os.kill(os.getpid(), 9)
 with Lake(Path(sys.argv[1])) as lake:
     add_items(lake, {f"i{n}": "goal" for n in range(50)})
     run_vote(lake, [keywords("sports", ["goal"], name="goal")])
 """
 READ = """
-import features.ingest
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+import features.ingest.stage
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
 from warehouse import Lake
-features.ingest.Upsert = lambda *_: os.kill(os.getpid(), 9)
+features.ingest.stage.Upsert = lambda *_: os.kill(os.getpid(), 9)
 source = SourceConfig(name="s", query="SELECT 'a' AS text FROM range(10)")
 with Lake(Path(sys.argv[1])) as lake:
     ingest(lake, IngestConfig(root=Path(sys.argv[1]).parent, classes=("a", "b"), sources=(source,)))
 """
-OPENING = "from warehouse.time_zone import open_in_utc; open_in_utc().close()"
+OPENING = "from warehouse.session.duckdb import open_in_utc; open_in_utc().close()"
 
 
 @pytest.mark.parametrize("code", [VOTE, READ], ids=["vote", "ingest"])

@@ -11,9 +11,9 @@ import warehouse
 from tests.flows.report_lake import CLASSES, add_items, full_lake
 from tests.warehouse.test_migrations import RELEASED, released
 from warehouse import Append, Delete, Lake, SnapshotNotFound, Upsert, matrix_to_list_array
-from warehouse.commit import author
-from warehouse.history import compare, snapshots
-from warehouse.schema import SCHEMA_VERSION
+from warehouse.commits.history import compare, snapshots
+from warehouse.commits.transaction import author
+from warehouse.schema.tables import SCHEMA_VERSION
 
 
 def up(table: str, **columns: list[object]) -> Upsert:

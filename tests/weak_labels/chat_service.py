@@ -10,8 +10,8 @@ from typing import Any
 from tests.weak_labels.lf_helpers import config
 from warehouse import Lake
 from weak_labels import prompt
-from weak_labels.apply import vote
-from weak_labels.prompt_client import PromptClient, PromptConfig
+from weak_labels.applying.stage import vote
+from weak_labels.prompting.client import PromptClient, PromptConfig
 
 ASKS = prompt("Is this about sports?", {"yes": "sports", "no": None}, model="tiny", name="asks")
 TEXTS = {"a": "a goal", "b": "an atom", "c": "a goal"}

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from warehouse import Lake, StageResult, Upsert, matrix_to_list_array
-from weak_labels.apply import VoteConfig, vote
-from weak_labels.functions import ItemBatch, LabelingFunction
+from weak_labels.applying.stage import VoteConfig, vote
+from weak_labels.functions.types import ItemBatch, LabelingFunction
 
 CLASSES = ("sports", "politics", "science")
 ENCODER = "letters"

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from tests.lakes import copied, own_folder
 from warehouse import Append, Delete, Lake, Upsert, Write, matrix_to_list_array
-from weak_labels.classifier import EndModelConfig, Vectors
-from weak_labels.evaluate import EvaluateConfig
+from weak_labels.analysis.evaluate import EvaluateConfig
+from weak_labels.classifiers.linear import EndModelConfig, Vectors
 from weak_labels.label_models import LabelModelConfig
 
 CLASSES = ("earn", "ship", "grain")

@@ -27,9 +27,9 @@ from tests.weak_labels.lf_helpers import (
 )
 from warehouse import DataError, Lake, SettingsError, Upsert
 from weak_labels import ItemBatch, LabelingFunction, keywords, load_functions, model, nearest, regex, vectorized
-from weak_labels.apply import vote
-from weak_labels.preview import preview
-from weak_labels.screens import Screens
+from weak_labels.analysis.preview import preview
+from weak_labels.applying.prefilter import Screens
+from weak_labels.applying.stage import vote
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
 ATOM = keywords("science", ["atom"], name="atom")
@@ -339,8 +339,8 @@ def test_small_batches_are_put_together_where_no_function_can_fail(lake: Lake, t
 
 
 def test_batches_of_long_texts_have_fewer_items(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weak_labels.reach.MOST_BYTES", 64 * 1024)
-    monkeypatch.setattr("weak_labels.reach.FETCHED_BYTES", 24 * 1024)
+    monkeypatch.setattr("weak_labels.applying.progress.MOST_BYTES", 64 * 1024)
+    monkeypatch.setattr("weak_labels.applying.progress.FETCHED_BYTES", 24 * 1024)
     add_items(lake, {f"i{n:03}": f"{n} goal" + " x" * 512 for n in range(100)})
     seen: list[int] = []
     vote(lake, [SPORT], config(batch_items=90), progress=lambda done, _: seen.append(done))

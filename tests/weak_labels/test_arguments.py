@@ -11,10 +11,10 @@ from sklearn.dummy import DummyClassifier
 
 from warehouse import SettingsError
 from weak_labels import ItemBatch, cluster, keywords, load_functions, model, nearest, prompt, regex, sql, vectorized
-from weak_labels.apply import VoteConfig
-from weak_labels.classifier import EndModelConfig
+from weak_labels.analysis.suggest import SuggestConfig
+from weak_labels.applying.stage import VoteConfig
+from weak_labels.classifiers.linear import EndModelConfig
 from weak_labels.label_models import LabelModelConfig, VoteMatrix
-from weak_labels.suggest import SuggestConfig
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from tests.weak_labels.lf_helpers import CLASSES, batch, encode
 from warehouse import SettingsError
 from weak_labels import ABSTAIN, ItemBatch, keywords, nearest, regex, vectorized
-from weak_labels.calls import call_function
-from weak_labels.fingerprint import fingerprint
-from weak_labels.functions import LabelingFunction
+from weak_labels.functions.call import call_function
+from weak_labels.functions.types import LabelingFunction
+from weak_labels.functions.version import fingerprint
 
 TAKEN_FOR_THE_OTHER = [
     (0x5F, 0x5F),  # the underline, a letter here

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from tests.weak_labels.small_lake import build
 from warehouse import Lake
+from weak_labels.analysis.evaluate import evaluate
 from weak_labels.calibration import (
     LEAST_GOLD,
     Floats,
@@ -22,12 +23,11 @@ from weak_labels.calibration import (
     folds,
     temperature,
 )
-from weak_labels.classifier import EndModelConfig
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import evaluate
-from weak_labels.heads import Heads
+from weak_labels.classifiers.heads import Heads
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModelConfig
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
-from weak_labels.sight import Sight
 
 
 def never(learn: Ints, others: Ints) -> Floats:

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from active.pool import read_pool
+from active.pool.pool import read_pool
 from tests.weak_labels.small_lake import CLASSES, ENCODER, SmallLake, build, clouds
 from warehouse import DataError, Lake, SettingsError, StageResult
-from weak_labels.classifier import EndModel, EndModelConfig, Ints, Vectors
-from weak_labels.end_model import end_model
+from weak_labels.classifiers.linear import EndModel, EndModelConfig, Ints, Vectors
+from weak_labels.end_model.stage import end_model
+from weak_labels.end_model.training_data import json_parts
 from weak_labels.label_models import label_model
-from weak_labels.training_data import json_parts
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ class TestLearning:
         vectors, truth = clouds(100, seed=1)
         model = EndModel.fit_gold(None, vectors, truth, 3)
         whole = model.predict_proba(vectors)
-        monkeypatch.setattr("weak_labels.classifier.CHUNK", 7)
+        monkeypatch.setattr("weak_labels.classifiers.linear.CHUNK", 7)
         np.testing.assert_allclose(model.predict_proba(vectors[::-1]), whole[::-1], rtol=1e-12)
 
     def test_gold_labels_of_one_class(self) -> None:
@@ -266,7 +266,7 @@ class TestStage:
 
     def test_the_hash_of_what_is_learned_from_is_that_of_one_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Read whole it took 300 bytes of each item; another hash would have every project learn anew."""
-        monkeypatch.setattr("weak_labels.training_data.CHUNK", 2)
+        monkeypatch.setattr("weak_labels.end_model.training_data.CHUNK", 2)
         lists: list[list[Any]] = [["a", "\u00fc", '"'], ["x", "y", "z"], [True, False, True]]
         for count in range(4):
             columns = [pa.chunked_array([of[:1], of[1:count]]) if count else pa.chunked_array([of[:0]]) for of in lists]

@@ -11,13 +11,13 @@ from sklearn.metrics import f1_score
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from warehouse import DataError, Lake, SettingsError, StageResult, Upsert
-from weak_labels.classifier import EndModel, EndModelConfig, Floats, Ints
-from weak_labels.curve_sizes import MOST_SIZES, curve_sizes
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import EvaluateConfig, evaluate, evaluate_rivals
-from weak_labels.heads import Heads, Learned
+from weak_labels.analysis.evaluate import EvaluateConfig, evaluate, evaluate_rivals
+from weak_labels.analysis.learning_curve import MOST_SIZES, curve_sizes
+from weak_labels.analysis.scores import score_classes
+from weak_labels.classifiers.heads import Heads, Learned
+from weak_labels.classifiers.linear import EndModel, EndModelConfig, Floats, Ints
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
-from weak_labels.scores import score_classes
 
 CONTENT = ("items", "vectors", "lf_votes", "weak_labels", "predictions", "models", "annotations", "queue")
 LABEL_MODEL = ("label_model", "label_model_covered")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.report.in_use import scored_before
+from flows.report.current_models import scored_before
 from tests.weak_labels.small_lake import CLASSES, SmallLake, prepared
 from warehouse import Delete
-from weak_labels.classifier import Hold
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import evaluate, evaluate_rivals
+from weak_labels.analysis.evaluate import evaluate, evaluate_rivals
+from weak_labels.classifiers.linear import Hold
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
 
 Change = Callable[[SmallLake, pytest.MonkeyPatch], None]
@@ -76,7 +76,7 @@ def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("end_model", "training_data"):
         monkeypatch.setattr(f"weak_labels.{module}.VERSION", 99)
-    monkeypatch.setattr("weak_labels.classifier.TAUGHT", Hold(30.0))
+    monkeypatch.setattr("weak_labels.classifiers.linear.TAUGHT", Hold(30.0))
 
 
 def other_gold(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from warehouse import SettingsError, side_by_side
-from weak_labels import feature_map
-from weak_labels.classifier import EndModel
-from weak_labels.feature_map import FeatureMap
-from weak_labels.sight import Sight
+from warehouse import SettingsError, numeric
+from weak_labels.classifiers import feature_map
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModel
 
 Vectors = npt.NDArray[np.float32]
 
@@ -74,7 +74,7 @@ def test_one_core_and_several_give_the_same_bits(monkeypatch: pytest.MonkeyPatch
     vectors, _ = groups(450, seed=0)
     seen_by, found = FeatureMap.fit(vectors), list[bytes]()
     for cores in (1, 3):
-        monkeypatch.setattr(side_by_side, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(numeric, "cores", lambda cores=cores: cores)
         found.append(seen_by.of(vectors).tobytes())
     assert found[0] == found[1]
 

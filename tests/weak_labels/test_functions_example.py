@@ -7,7 +7,7 @@ import pytest
 
 from tests.weak_labels.lf_helpers import batch
 from weak_labels import ItemBatch, LabelingFunction, load_functions
-from weak_labels.calls import call_function
+from weak_labels.functions.call import call_function
 
 PROJECT = Path(__file__).parents[2] / "examples" / "reuters"
 NEWS = {

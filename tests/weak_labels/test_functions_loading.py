@@ -12,10 +12,10 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, batch, write_functions
 from warehouse import SettingsError
-from weak_labels.beside import importable
-from weak_labels.calls import call_function
-from weak_labels.function_file import load_functions
-from weak_labels.functions import LabelingFunction
+from weak_labels.functions.call import call_function
+from weak_labels.functions.data_files import importable
+from weak_labels.functions.loader import load_functions
+from weak_labels.functions.types import LabelingFunction
 
 
 def names(path: Path) -> list[str]:
@@ -269,8 +269,8 @@ def test_snorkel_functions_work_unchanged(tmp_path: Path) -> None:
 def test_builders_alone_do_not_import_snorkel_or_torch(tmp_path: Path) -> None:
     path = write_functions(tmp_path, "from weak_labels import keywords\na = keywords('sports', ['x'])\n")
     code = (
-        "import sys; from pathlib import Path; from weak_labels.function_file import load_functions; "
-        f"load_functions(Path({str(path)!r}), {CLASSES!r}); import weak_labels.apply; "
+        "import sys; from pathlib import Path; from weak_labels.functions.loader import load_functions; "
+        f"load_functions(Path({str(path)!r}), {CLASSES!r}); import weak_labels.applying.stage; "
         "print([m for m in ('snorkel', 'torch', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import numpy as np
 from tests.weak_labels.lf_helpers import add_items, add_vectors, config, encode
 from warehouse import Lake
 from weak_labels import load_functions
-from weak_labels.apply import vote
+from weak_labels.applying.stage import vote
 
 PAGE = (Path(__file__).parents[2] / "docs" / "labeling-functions.md").read_text("utf-8")
 CLASSES = ("billing", "bug", "praise")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
 from weak_labels import keywords, nearest, regex, vectorized
-from weak_labels.function_file import load_functions
-from weak_labels.functions import check_functions
+from weak_labels.functions.loader import load_functions
+from weak_labels.functions.types import check_functions
 
 BASE = """
 import functools
@@ -307,7 +307,7 @@ def test_version_is_the_same_in_another_process_and_folder(tmp_path: Path) -> No
     path = write_functions(elsewhere, BASE)
     code = (
         "import logging; logging.getLogger('another'); "
-        "from pathlib import Path; from weak_labels.function_file import load_functions; "
+        "from pathlib import Path; from weak_labels.functions.loader import load_functions; "
         f"print({{f.name: f.version for f in load_functions(Path({str(path)!r}), {CLASSES!r})}})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -471,7 +471,7 @@ def f(batch):
 """
     path = write_functions(tmp_path, source)
     code = (
-        "from pathlib import Path; from weak_labels.function_file import load_functions; "
+        "from pathlib import Path; from weak_labels.functions.loader import load_functions; "
         f"print(load_functions(Path({str(path)!r}), {CLASSES!r})[0].version)"
     )
     found = {
@@ -524,7 +524,7 @@ def f(batch):
 
 def test_version_survives_use(tmp_path: Path) -> None:
     from tests.weak_labels.lf_helpers import batch
-    from weak_labels.calls import call_function
+    from weak_labels.functions.call import call_function
 
     source = BASE.replace("@preprocessor()", "@preprocessor(memoize=True)")
     path = write_functions(tmp_path, source)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from features.ingest import IngestConfig, ingest
-from features.sources import SourceConfig
+from features.ingest.stage import IngestConfig, ingest
+from features.readers.source import SourceConfig
 from warehouse import DataError, Lake
-from weak_labels.gold_file import EvaluateConfig, Gold, read_gold, read_gold_file
+from weak_labels.analysis.gold_file import EvaluateConfig, Gold, read_gold, read_gold_file
 
 CLASSES = ("earn", "ship")
 

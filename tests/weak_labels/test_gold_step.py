@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from weak_labels import gold_step
-from weak_labels.classifier import EndModel, Floats, Ints, Vectors
-from weak_labels.gold_step import Judged, judge, learn
+from weak_labels.classifiers import gold_update
+from weak_labels.classifiers.gold_update import Judged, judge, learn
+from weak_labels.classifiers.linear import EndModel, Floats, Ints, Vectors
 
 CLASSES = 3
 
@@ -232,7 +232,7 @@ def test_labels_judge_in_the_space_that_they_span_as_in_the_whole(monkeypatch: p
     assert 0.01 < judged.of_weak < 0.99, "else nothing is compared"
     with monkeypatch.context() as patched:
         judging = list[int]()
-        patched.setattr(gold_step, "_in_their_space", lambda weak, seen: judging.append(len(seen)) or (weak, seen))
+        patched.setattr(gold_update, "_in_their_space", lambda weak, seen: judging.append(len(seen)) or (weak, seen))
         whole = judge([weak], vectors[:80], truth[:80], CLASSES)
         judge([weak], vectors, truth, CLASSES)
     assert judging == [80, 80, 300, 300], "more would take longer and decide no better"

@@ -11,13 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from tests.weak_labels.small_lake import ENCODER, build, clouds
 from warehouse import Lake, SettingsError
+from weak_labels.analysis.evaluate import evaluate, evaluate_rivals
 from weak_labels.calibration import LEAST_GOLD
-from weak_labels.classifier import EndModelConfig, Floats, Ints, Vectors
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.heads import Heads, _chosen  # pyright: ignore[reportPrivateUsage]
+from weak_labels.classifiers.heads import Heads, _chosen
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModelConfig, Floats, Ints, Vectors
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
-from weak_labels.sight import Sight
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -121,10 +121,10 @@ def test_many_items_are_learned_from_part_by_part(kind: str, monkeypatch: pytest
     vectors, truth = clouds(600, seed=1)
     labels = 0.1 + 0.7 * np.eye(3)[truth]
     found = list[Floats]()
-    monkeypatch.setattr("weak_labels.classifier.PART", 100)
+    monkeypatch.setattr("weak_labels.classifiers.linear.PART", 100)
     for few, cores in ((600, 2), (100, 1), (100, 2)):
-        monkeypatch.setattr("weak_labels.classifier.FEW", few)
-        monkeypatch.setattr("warehouse.side_by_side.cores", lambda cores=cores: cores)
+        monkeypatch.setattr("weak_labels.classifiers.linear.FEW", few)
+        monkeypatch.setattr("warehouse.numeric.cores", lambda cores=cores: cores)
         taught = heads(kind, vectors, labels, weak_rows=550).learned(np.arange(40), truth[:40])
         found.append(taught.model.predict_proba(vectors))
     assert found[1] == pytest.approx(found[0], abs=1e-4)

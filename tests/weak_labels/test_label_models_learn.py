@@ -11,14 +11,14 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.cli.run import Announcer
-from flows.pipelines import words_of
+from flows.pipelines.flows import words_of
 from tests.weak_labels.small_lake import CLASSES, build
 from warehouse import Lake, SettingsError, StageResult
 from weak_labels.label_models import LabelModelConfig, VoteMatrix, fit, fit_multi_label, label_model
 from weak_labels.label_models.agreement import Agreement
 from weak_labels.label_models.anchored import fit_anchored
-from weak_labels.label_models.choose import MEAN, MOST_SNORKEL, choose, in_words
 from weak_labels.label_models.dawid_skene import dawid_skene
+from weak_labels.label_models.selection import MEAN, MOST_SNORKEL, choose, in_words
 from weak_labels.label_models.votes import Bools, Ints, Probs, Votes
 
 ANCHORED = LabelModelConfig(kind="anchored", classes=CLASSES)

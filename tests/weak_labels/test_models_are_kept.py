@@ -10,14 +10,15 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from warehouse import Lake
-from warehouse.array_file import read_arrays, write_arrays
-from weak_labels import kept_models, training_data
-from weak_labels.classifier import EndModel, EndModelConfig, Floats
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.heads import Heads
+from warehouse.files.array_cache import read_arrays, write_arrays
+from weak_labels.analysis.evaluate import evaluate, evaluate_rivals
+from weak_labels.classifiers import checkpoints
+from weak_labels.classifiers.heads import Heads
+from weak_labels.classifiers.linear import EndModel, EndModelConfig, Floats
+from weak_labels.end_model import training_data
+from weak_labels.end_model.stage import end_model
+from weak_labels.end_model.training_data import read_training_data
 from weak_labels.label_models import LabelModelConfig, label_model
-from weak_labels.training_data import read_training_data
 
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -118,7 +119,7 @@ def test_whatever_decides_it_makes_it_anew(small: SmallLake, fits: list[int], mo
     assert not anew()
     monkeypatch.setattr(training_data, "VERSION", 999)
     assert anew()
-    monkeypatch.setattr(kept_models, "version", lambda name: f"another {name}")  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(checkpoints, "version", lambda name: f"another {name}")  # pyright: ignore[reportUnknownLambdaType]
     assert anew()
     assert not anew()
 

@@ -27,7 +27,7 @@ from tests.weak_labels.lf_helpers import (
 )
 from warehouse import Lake, SettingsError
 from weak_labels import cluster, keywords, load_functions, model, sql
-from weak_labels.calls import Limits, call_function
+from weak_labels.functions.call import Limits, call_function
 
 TRAIN = ["goal match", "goal", "match goal", "vote law", "vote", "law vote"]
 LABELS = ["sports"] * 3 + ["politics"] * 3
@@ -286,7 +286,7 @@ class TestCluster:
 IN_A_ZONE = """
 from tests.weak_labels.lf_helpers import batch
 from weak_labels import sql
-from weak_labels.calls import call_function
+from weak_labels.functions.call import call_function
 late = sql("sports", "(metadata->>'at')::TIMESTAMPTZ BETWEEN '2026-03-01 23:00' AND '2026-03-02'")
 times = ['{"at": "2026-03-01T23:30:00Z"}', '{"at": "2026-03-01T18:30:00Z"}']
 print(call_function(late, batch(["x", "y"], times)).votes)
@@ -309,6 +309,6 @@ def test_no_progress_is_drawn_into_the_words_of_a_run() -> None:
     """DuckDB draws a bar after two seconds where it takes the process for a person's, as it does a `python -c`."""
     asked = "execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()"
     for opened in ("duckdb.connect()", "open_in_utc(locked=True)"):
-        script = f"import duckdb; from warehouse.time_zone import open_in_utc; print({opened}.{asked})"
+        script = f"import duckdb; from warehouse.session.duckdb import open_in_utc; print({opened}.{asked})"
         said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
         assert said.stdout == f"({opened == 'duckdb.connect()'},)\n"

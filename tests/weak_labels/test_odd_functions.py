@@ -14,10 +14,10 @@ from snorkel.labeling import labeling_function
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, SettingsError
 from weak_labels import keywords, nearest, prompt, sql, vectorized
-from weak_labels.apply import vote
-from weak_labels.calls import NotAVote, call_function, check_vote
-from weak_labels.functions import ItemBatch, LabelingFunction
-from weak_labels.preview import preview
+from weak_labels.analysis.preview import preview
+from weak_labels.applying.stage import vote
+from weak_labels.functions.call import NotAVote, call_function, check_vote
+from weak_labels.functions.types import ItemBatch, LabelingFunction
 
 GOAL = keywords("sports", ["goal"], name="goal")
 

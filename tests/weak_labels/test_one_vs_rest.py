@@ -13,19 +13,19 @@ from tests.active.test_consensus import say
 from tests.warehouse.test_sets_of_classes import several
 from tests.weak_labels.small_lake import ENCODER, SmallLake
 from warehouse import Lake, SettingsError
-from weak_labels.classifier import EndModel, EndModelConfig
-from weak_labels.end_model import end_model
-from weak_labels.evaluate import evaluate, evaluate_rivals
-from weak_labels.feature_map import FeatureMap
-from weak_labels.gold_file import EvaluateConfig
+from weak_labels.analysis.evaluate import evaluate, evaluate_rivals
+from weak_labels.analysis.gold_file import EvaluateConfig
+from weak_labels.analysis.lf_report import lf_report
+from weak_labels.analysis.scores import score_sets
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModel, EndModelConfig
+from weak_labels.classifiers.one_vs_rest import HOLD, OneVsRestHeads, truth
+from weak_labels.classifiers.vote_fusion import Weighed, log_odds
+from weak_labels.end_model.predictor import Predictor
+from weak_labels.end_model.stage import end_model
+from weak_labels.end_model.training_data import TrainingData, read_training_data
 from weak_labels.label_models import LabelModelConfig, label_model
-from weak_labels.one_vs_rest import HOLD, OneVsRestHeads, truth
-from weak_labels.predictor import Predictor
-from weak_labels.report import lf_report
-from weak_labels.scores import score_sets
-from weak_labels.sight import Sight
-from weak_labels.training_data import TrainingData, read_training_data
-from weak_labels.votes_beside import Weighed, log_odds
 
 CLASSES = ("a", "b", "c")
 LABEL_MODEL = LabelModelConfig(kind="anchored", classes=CLASSES, multi_label=True, learn_from_gold=True)
@@ -171,13 +171,13 @@ def test_what_is_seen_of_many_items_never_stands_in_memory_twice(
     multi_label: bool, gold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several classes both views of all items did, and of all labelled ones what is seen of them."""
-    monkeypatch.setattr("weak_labels.feature_map.MOST_ROWS", 500)
-    monkeypatch.setattr("weak_labels.feature_map.LANDMARKS", 20)
-    monkeypatch.setattr("weak_labels.feature_map.CHUNK", 500)
-    monkeypatch.setattr("weak_labels.classifier.PART", 500)
-    monkeypatch.setattr("weak_labels.classifier.MAX_STEPS", 2)
-    monkeypatch.setattr("weak_labels.classifier.FEW", 1_000)
-    monkeypatch.setattr("warehouse.side_by_side.cores", lambda: 2)
+    monkeypatch.setattr("weak_labels.classifiers.feature_map.MOST_ROWS", 500)
+    monkeypatch.setattr("weak_labels.classifiers.feature_map.LANDMARKS", 20)
+    monkeypatch.setattr("weak_labels.classifiers.feature_map.CHUNK", 500)
+    monkeypatch.setattr("weak_labels.classifiers.linear.PART", 500)
+    monkeypatch.setattr("weak_labels.classifiers.linear.MAX_STEPS", 2)
+    monkeypatch.setattr("weak_labels.classifiers.linear.FEW", 1_000)
+    monkeypatch.setattr("warehouse.numeric.cores", lambda: 2)
     count, weak = 10_000, gold < 100
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((count, 512), dtype=np.float32)

@@ -10,13 +10,13 @@ import pytest
 from tests.weak_labels.small_lake import CLASSES, SmallLake, build, prepared
 from tests.weak_labels.test_models_are_kept import KINDS, labelled
 from warehouse import Lake, SettingsError
-from warehouse.reader import list_column_to_matrix
-from weak_labels.end_model import end_model
-from weak_labels.feature_map import FeatureMap
-from weak_labels.heads import Heads
+from warehouse.queries.reader import list_column_to_matrix
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.heads import Heads
+from weak_labels.end_model.predictor import Predictor
+from weak_labels.end_model.stage import end_model
+from weak_labels.end_model.training_data import read_training_data
 from weak_labels.label_models import LabelModelConfig, label_model
-from weak_labels.predictor import Predictor
-from weak_labels.training_data import read_training_data
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def test_it_says_what_the_stage_says(kind: str, small: SmallLake, monkeypatch: p
         )
         voted = dict(reader.rows("SELECT lf_name, map_from_entries(list((item_id, vote))) FROM lf_votes GROUP BY 1"))
         anew = Predictor.of(reader, replace(config, kept=None))
-        monkeypatch.setattr("weak_labels.predictor.read_training_data", lambda *_: pytest.fail("learned once more"))
+        monkeypatch.setattr(
+            "weak_labels.end_model.predictor.read_training_data", lambda *_: pytest.fail("learned once more")
+        )
         kept = Predictor.of(reader, config)
         assert not kept.is_behind(reader)
     ids, texts = stored.column("item_id").to_pylist(), stored.column("content").to_pylist()
@@ -120,7 +122,7 @@ def test_where_it_is_not_kept_it_is_learned_from_all_answers_and_kept_again(
     if gone == "settings":
         config = replace(config, kind="mlp")
     elif gone == "code":
-        monkeypatch.setattr("weak_labels.predictor.VERSION", 999)
+        monkeypatch.setattr("weak_labels.end_model.predictor.VERSION", 999)
     else:
         path = small.folder / "kept" / "learned.npz"
         content = bytearray(path.read_bytes())

@@ -7,8 +7,8 @@ from typing import Any
 from tests.weak_labels.lf_helpers import add_items, add_vectors, config, encode
 from warehouse import Lake
 from weak_labels import ItemBatch, keywords, nearest, vectorized
-from weak_labels.functions import LabelingFunction
-from weak_labels.preview import preview
+from weak_labels.analysis.preview import preview
+from weak_labels.functions.types import LabelingFunction
 
 GOAL = keywords("sports", ["goal"], name="goal")
 TEXTS = {"a": "goal game", "b": "goal vote", "c": "goal", "d": "nothing"}

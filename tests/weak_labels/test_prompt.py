@@ -16,11 +16,12 @@ from tests.studio import http_server
 from tests.weak_labels.chat_service import ASKS, TEXTS, Service, run, settings
 from tests.weak_labels.lf_helpers import CLASSES, add_items, batch, config, faults, votes
 from warehouse import Lake, ServiceError, SettingsError
-from weak_labels import prompt, prompt_client
-from weak_labels.apply import vote
-from weak_labels.calls import MISSING, NotAVote, call_function
-from weak_labels.prompt import Refused
-from weak_labels.prompt_client import PromptClient, PromptConfig
+from weak_labels import prompt
+from weak_labels.applying.stage import vote
+from weak_labels.functions.call import MISSING, NotAVote, call_function
+from weak_labels.prompting import client as prompt_client
+from weak_labels.prompting.client import PromptClient, PromptConfig
+from weak_labels.prompting.function import Refused
 
 
 def test_votes_as_the_model_answers_and_asks_once_per_text(lake: Lake, service: Service, tmp_path: Path) -> None:

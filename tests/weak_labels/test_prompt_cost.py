@@ -16,24 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from features.ingest import ingest
+from features.ingest.stage import ingest
 from flows.cli.main import run_command
 from flows.cli.summary import print_summary
-from flows.project import Project
-from flows.stages import RunSummary
+from flows.pipelines.stages import RunSummary
+from flows.project.project import Project
 from tests.projects import ROOT
 from tests.weak_labels.chat_service import ASKS, Service, run, settings
 from tests.weak_labels.lf_helpers import add_items, config, votes
 from warehouse import Lake, SettingsError
-from weak_labels.apply import vote
-from weak_labels.calls import NotAVote
-from weak_labels.paid_answers import PaidAnswers
-from weak_labels.prompt_client import PromptClient, PromptConfig
+from weak_labels.applying.stage import vote
+from weak_labels.functions.call import NotAVote
+from weak_labels.prompting.answer_cache import PaidAnswers
+from weak_labels.prompting.client import PromptClient, PromptConfig
 
 ASK = """
 import sys
 from pathlib import Path
-from weak_labels.prompt_client import PromptClient, PromptConfig
+from weak_labels.prompting.client import PromptClient, PromptConfig
 with PromptClient(PromptConfig(url=sys.argv[1], cache=Path(sys.argv[2]), price_in=1.0)) as client:
     client.ask("tiny", "q", ["a goal"])
 """

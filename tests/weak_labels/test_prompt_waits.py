@@ -15,10 +15,10 @@ from tests.weak_labels.chat_service import ASKS, Service, settings
 from tests.weak_labels.lf_helpers import add_items, config, votes
 from warehouse import Lake
 from weak_labels import keywords, prompt
-from weak_labels.apply import vote
-from weak_labels.calls import NotAVote
-from weak_labels.prompt_client import PromptClient, Refused, _retry_after
-from weak_labels.run_clock import RunClock
+from weak_labels.applying.stage import vote
+from weak_labels.functions.call import NotAVote
+from weak_labels.prompting.client import PromptClient, Refused, _retry_after
+from weak_labels.prompting.time_budget import RunClock
 
 
 @pytest.mark.parametrize(("named", "waited_s"), [("3600", 60.0), ("-1", 0.0), ("7", 7.0), ("tomorrow", 2.0)])

@@ -7,17 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.cli import console, lf
-from flows.cli.console import Plain
+from flows.cli import lf
 from flows.cli.main import run_command
+from flows.cli.terminal import console
+from flows.cli.terminal.console import Plain
 from tests.weak_labels.lf_helpers import CLASSES, add_items, run_vote
 from warehouse import Append, Lake, SettingsError, Upsert, matrix_to_list_array
-from warehouse.protection import connect_locked_down
-from warehouse.read import check_condition
-from warehouse.reader import Matrix, Reader
-from warehouse.time_zone import open_in_utc
+from warehouse.queries.open import check_condition
+from warehouse.queries.reader import Matrix, Reader
+from warehouse.queries.sandbox import connect_locked_down
+from warehouse.session.duckdb import open_in_utc
 from weak_labels import ItemBatch, keywords, vectorized
-from weak_labels.report import FunctionFigures, Report, lf_report, wilson
+from weak_labels.analysis.lf_report import FunctionFigures, Report, lf_report, wilson
 
 GOAL = keywords("sports", ["goal"], name="goal")
 GAME = keywords("sports", ["game"], name="game")
@@ -291,7 +292,7 @@ def test_pairs_that_say_the_same_are_named(lake: Lake) -> None:
 
 
 def test_pairs_of_many_items_are_counted_on_some_and_told_for_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weak_labels.report.PAIR_ITEMS", 100)
+    monkeypatch.setattr("weak_labels.analysis.lf_report.PAIR_ITEMS", 100)
     add_items(lake, {f"i{n:03}": "goal game" for n in range(400)})
     run_vote(lake, [GOAL, GAME])
     [pair] = report(lake).pairs

@@ -7,12 +7,12 @@ import pytest
 
 from tests.weak_labels.small_lake import CLASSES, ENCODER, build, clouds
 from warehouse import Lake
-from weak_labels.classifier import EndModel, EndModelConfig, Floats, Ints, Vectors
-from weak_labels.end_model import end_model
-from weak_labels.feature_map import FeatureMap
+from weak_labels.classifiers.feature_map import FeatureMap
+from weak_labels.classifiers.inputs import Sight
+from weak_labels.classifiers.linear import EndModel, EndModelConfig, Floats, Ints, Vectors
+from weak_labels.classifiers.self_training import self_trained
+from weak_labels.end_model.stage import end_model
 from weak_labels.label_models import label_model
-from weak_labels.self_training import self_trained
-from weak_labels.sight import Sight
 
 WORDS = (("profit", "dividend"), ("vessel", "port"), ("wheat", "corn"))
 

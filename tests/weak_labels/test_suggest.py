@@ -14,7 +14,7 @@ from tests.weak_labels.lf_helpers import CLASSES, ENCODER, add_items, add_vector
 from tests.weak_labels.test_report_of_functions import add_classes_and_gold
 from warehouse import Lake, SettingsError
 from weak_labels import load_functions
-from weak_labels.suggest import SuggestConfig, Suggestions, as_file, suggest, write
+from weak_labels.analysis.suggest import SuggestConfig, Suggestions, as_file, suggest, write
 
 CONFIG = SuggestConfig(encoder_id=ENCODER, cells=4)
 WORDS = ("quasar zzz", "senate www", "\u202ematch\x1b[31m qqq")

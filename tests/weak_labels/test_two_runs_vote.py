@@ -8,7 +8,7 @@ import pytest
 from tests.weak_labels.lf_helpers import add_items, run_vote, votes
 from warehouse import Lake, Overtaken
 from weak_labels import ItemBatch, keywords, vectorized
-from weak_labels.apply import TURNS
+from weak_labels.applying.stage import TURNS
 
 SPORT = keywords("sports", ["goal", "match"], name="sport")
 TEXTS = {"a": "a goal", "b": "an atom", "c": "nothing"}

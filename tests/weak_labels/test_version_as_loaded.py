@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.weak_labels.lf_helpers import CLASSES, write_functions
-from weak_labels import fingerprint
-from weak_labels.function_file import load_functions
+from weak_labels.functions import version
+from weak_labels.functions.loader import load_functions
 
 
 def test_each_module_that_was_not_imported_has_a_text_of_its_own(tmp_path: Path) -> None:
@@ -20,15 +20,15 @@ def test_each_module_that_was_not_imported_has_a_text_of_its_own(tmp_path: Path)
         module = types.ModuleType("helpers_of_ours")
         module.__file__ = str(path)
         modules.append(module)
-    one, same = (fingerprint.fingerprint(module, as_loaded=True) for module in modules)
+    one, same = (version.fingerprint(module, as_loaded=True) for module in modules)
     assert one == same
     (tmp_path / "third.py").write_text("WORD = 'atom'\n", "utf-8")
     other = types.ModuleType("helpers_of_ours")
     other.__file__ = str(tmp_path / "third.py")
-    assert fingerprint.fingerprint(other, as_loaded=True) != one
+    assert version.fingerprint(other, as_loaded=True) != one
 
 
-@pytest.mark.parametrize("read", [fingerprint._lambda_ends, fingerprint._codes])  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize("read", [version._lambda_ends, version._codes])  # pyright: ignore[reportPrivateUsage]
 def test_a_file_of_many_functions_is_read_once_and_not_for_each(tmp_path: Path, read: Any) -> None:
     """Of 400 functions, half of them lambdas, it took 37 seconds instead of half of one."""
     line = 'vectorized("sports", name="f{0}")(lambda batch: ["w{0}" in text for text in batch.texts])'

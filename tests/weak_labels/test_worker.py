@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.weak_labels.lf_helpers import CLASSES, batch, write_functions
-from weak_labels.calls import Limits
-from weak_labels.function_file import load_functions
-from weak_labels.worker import Worker
+from weak_labels.applying.worker import Worker
+from weak_labels.functions.call import Limits
+from weak_labels.functions.loader import load_functions
 
 SOURCE = """
 from weak_labels import vectorized

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
-from weak_labels import arguments
-from weak_labels.arguments import whole_numbers
+from weak_labels.functions import arguments
+from weak_labels.functions.arguments import whole_numbers
 from weak_labels.label_models.anchored import Anchored, fit_anchored
-from weak_labels.label_models.choose import MEAN, MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
 from weak_labels.label_models.dawid_skene import dawid_skene
 from weak_labels.label_models.majority import soft_majority
+from weak_labels.label_models.selection import MEAN, MOST_OVERRULED, SLOW_SNORKEL, choose, in_words, overruling
 from weak_labels.label_models.snorkel import SMALLEST_L, NoSolution, snorkel_posterior
 from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import SettingsError
-from weak_labels.arguments import as_array, whole_numbers
+from weak_labels.functions.arguments import as_array, whole_numbers
 from weak_labels.label_models.anchored import Anchored, fit_anchored
 from weak_labels.label_models.fit import LabelModelConfig, LabelModelFit, named
 from weak_labels.label_models.votes import Bools, Ints, Probs, VoteMatrix, train_rows

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from warehouse.one_core import one_core
+from warehouse.numeric import one_core
 from weak_labels.label_models.votes import Bools, Probs, VoteMatrix
 from weak_labels.losses import softmax
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix, issparse
 
 from warehouse import SettingsError
-from weak_labels import arguments
-from weak_labels.arguments import whole_numbers
+from weak_labels.functions import arguments
+from weak_labels.functions.arguments import whole_numbers
 
 Votes = npt.NDArray[np.int64]
 Probs = npt.NDArray[np.float64]

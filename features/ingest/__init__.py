@@ -1,0 +1,4 @@
+"""The ingest stage: records become items, each once; and sample data.
+
+May import `features.readers` and the warehouse.
+"""

@@ -1,0 +1,4 @@
+"""Readers of raw files: sources, records, JSON lines, CSV, Parquet, and files of labels.
+
+May import the warehouse only.
+"""

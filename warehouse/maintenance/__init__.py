@@ -1,0 +1,4 @@
+"""Upkeep beside readers and writers: compaction, expiry, and rows of superseded models.
+
+May import `warehouse.commits` and what stands below it.
+"""
