@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from warehouse.queries.reader import Reader, matrix_to_list_array
 
 _MODULES = {
-    "commit": ("siftline_version",),
-    "connection": ("attach_statement",),
-    "lake": ("Lake",),
-    "location": ("Location",),
-    "read": ("attached", "connect"),
-    "reader": ("Reader", "matrix_to_list_array"),
-    "stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),
+    "commits.transaction": ("siftline_version",),
+    "catalog.connection": ("attach_statement",),
+    "commits.lake": ("Lake",),
+    "catalog.location": ("Location",),
+    "queries.open": ("attached", "connect"),
+    "queries.reader": ("Reader", "matrix_to_list_array"),
+    "commits.stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

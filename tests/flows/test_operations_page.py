@@ -100,7 +100,7 @@ def test_prefect_yaml_has_all_flows_and_the_same_times_as_the_settings() -> None
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
     crons = {d["entrypoint"]: [s["cron"] for s in d["schedules"]] for d in listed}
     defaults = ScheduleSection()
-    assert crons == {f"flows.pipelines.flows.{f.name}": [c for c in [getattr(defaults, f.name)] if c] for f in FLOWS}
+    assert crons == {f"flows.pipelines.{f.name}": [c for c in [getattr(defaults, f.name)] if c] for f in FLOWS}
     for deployment in listed:
         assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
 
