@@ -8,7 +8,7 @@ them: lists of one to six words that stand mostly in texts of one class there, a
 Bayes, learned from 15 to 44 of these texts, silent where it is not sure). A function that is bad on the texts looked at
 is dropped, as a person would. What a label model then says of all other texts is compared with their labels. A quarter
 of the draws on two classes keep one text of the rarer class for nine of the other. `--first` is the first seed; the
-rule of `auto` was chosen on seeds below 100 of a former version (docs/decisions/0153), so figures begin with 100.
+rule of `auto` was chosen on seeds below 100 of a former version, so figures begin with 100.
 
 Shape letters: N texts, L functions, W words, C classes.
 """

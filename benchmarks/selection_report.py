@@ -41,9 +41,9 @@ def page(figures: Figures) -> str:
         "Written by `python -m benchmarks.selection` from `selection.json`; its docstring says how to run it. Vectors",
         "of the frozen dense parent (int8 weights, 128 tokens), logistic regression with C = 10 fitted after every",
         "batch of 16 (32 from 64 labels on), 80% of the pool drawn anew for each seed. `value` was worked out on other",
-        "texts (`--development`), see `docs/decisions/0040-value-settles-doubt.md`. Strategies of other libraries that",
-        "need labels begin with a random batch. What is covered:",
-        "`docs/decisions/0076-what-the-selection-page-covers.md`, with why `margin` did badly at first up to 11440e7.",
+        "texts (`--development`), see `docs/decisions/value-is-the-doubt-a-label-settles.md`. Strategies of other",
+        "libraries that need labels begin with a random batch. What is covered:",
+        "`docs/decisions/how-the-claim-is-measured.md`.",
     ]
     if figures["parts"].get("strategies", {}).get("added"):
         lines += [
@@ -103,7 +103,7 @@ def sentence(figures: Figures) -> str:
         found = shares(whole["curves"], f"{MAPPED} {OURS}", f"{MAPPED} {RIVAL}")
         besides = (
             "\nThe end model of `siftline run`, which sees vectors through a map that needs no labels\n"
-            "([0169](docs/decisions/0169-what-the-end-model-sees-of-vectors.md)), needs with `value`\n"
+            "([why](docs/decisions/end-model-sees-mapped-vectors.md)), needs with `value`\n"
             f"{mean(found):.0%} of the labels for what it makes of {REFERENCE} random ones ({by_set(found)};\n"
             f"{whole['seeds']} seeds)."
         )

@@ -163,7 +163,7 @@ def check(place: Location, number: int, *, again: bool) -> None:
 
     Args:
         place: the warehouse.
-        number: the stage's last commit; an earlier one would be work again (docs/decisions/0002).
+        number: the stage's last commit; an earlier one would be work again.
         again: repeat that commit.
     """
     with Lake(place) as lake:

@@ -141,7 +141,7 @@ def _gold(sets: dict[str, Any]) -> list[str]:
         "## Weak then gold / gold only, by gold labels picked at random",
         "",
         "Means of ten picks, test split. The last column is the number of labels at which gold alone is as good,",
-        "between two sizes by their logarithms. Gold labels alone see vectors through the map of decision 0169, as the",
+        "between two sizes by their logarithms. Gold labels alone see vectors through a map (`feature_map.py`), as the",
         "product does without weak labels, and words where the other has them.",
         "",
         *_table(["set", "weak only", *columns, "crossover"], rows),

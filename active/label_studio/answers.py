@@ -26,7 +26,7 @@ class People:
     """Who is who on the server.
 
     Attributes:
-        several: each task has answers of several people; an edited one stays its author's (decisions 0137, 0188).
+        several: each task has answers of several people; an edited one stays its author's.
         name_of: the person with a number.
         is_own: whether a number is that of the key's own user.
     """

@@ -3,13 +3,14 @@
 They become the weights of the view `gold_labels` (see `warehouse/schema/answer_views.py`), so the label of an item
 always follows from the answers in force, and only the weights wait for this stage. Without items that several people
 labelled nobody can be judged, and the view falls back to the majority. Answers that were asked for because people
-disagree, or because a label looked wrong, judge nobody: their items were chosen for being answered wrongly (decision
-0183). So are a reviewer's, whose opinion outweighs all others and judges nobody either (decision 0228).
+disagree, or because a label looked wrong, judge nobody: their items were chosen for being answered wrongly. So are
+a reviewer's, whose opinion outweighs all others and judges nobody either. Why: gold-labels-by-annotator-skill.md in
+docs/decisions.
 
 In a multi-label project an opinion is a set of classes. Each class of an item is then a yes-or-no question of its own,
 so that everything here works on pairs of item and class. Where few are answered by yes, accuracy says next to nothing:
 who overlooks classes is right nearly always. So each annotator has two rates there, one where the answer is yes and one
-where it is no (decision 0236). The alpha is the mean over classes.
+where it is no. The alpha is the mean over classes.
 
 Shape letters: N items with several opinions (or pairs), A annotators, C classes, V opinions.
 """

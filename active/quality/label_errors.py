@@ -33,7 +33,7 @@ PRIOR = 0.5
 """Votes that every class has before the neighbours vote, and the least probability times C."""
 
 BALANCE = 0.5
-"""With several classes, how far yes and no of a class are balanced: 0 not at all, 1 in full (decision 0110)."""
+"""With several classes, how far yes and no of a class are balanced: 0 not at all, 1 in full."""
 CHANCES = 0.5
 """Power of C by which the answers to C classes are less suspicious each: an item has so many that may be wrong."""
 
@@ -121,7 +121,7 @@ def _suspect_sets(
 def suspicion(
     vectors: Vectors, labels: Rows, classes: int, generator: np.random.Generator, *, rounds: int = ROUNDS
 ) -> Floats:
-    """How much each label is contradicted: an order, and no share of wrong ones (decision 0041).
+    """How much each label is contradicted: an order, and no share of wrong ones.
 
     Args:
         vectors: [T, D] unit rows.

@@ -2,7 +2,7 @@
 
 Two machines that run one project have a folder each, with the same open tasks in both. An answer that is in the other
 folder is missing in this one without having been deleted, and one that was collected from here may have been given anew
-there. So what counts is what changed in a folder since it was collected last (docs/decisions/0209). A catalogue in a
+there. So what counts is what changed in a folder since it was collected last. A catalogue in a
 file is of one machine, which needs none of this. Where the file here is lost, or tells of answers that the warehouse
 does not have, nothing counts as deleted once, and of two answers of one person the later one is in force.
 """

@@ -1,7 +1,7 @@
 """Labels that people gave elsewhere: a file of them becomes answers, in force until their item's text is edited.
 
 They stand under a project of their own, so that neither the queue nor a service that never saw them takes them for its
-answers (docs/decisions/0157).
+answers.
 """
 
 from collections import defaultdict

@@ -3,7 +3,7 @@
 The value is the doubt of the end model over the whole pool that a label would settle (`active.value.information_gain`),
 as a share of the largest there is: 1 is the most useful label of this cycle, 0.5 one that is worth half of it, and 0
 that of a near-duplicate of a labelled or queued item, which is never asked about. With weak labels it is that of
-`active.value.with_weak_labels`; while many labels are all the same it is `unlikeness` (decision 0194).
+`active.value.with_weak_labels`; while many labels are all the same it is `unlikeness`.
 Four components, each between 0 and 1, are kept beside it, so that a person can see where a value comes from:
 
 - representativeness: the same gain as if the class of every item were equally open,
@@ -39,7 +39,7 @@ SHARPNESS = 2.0
 """Power of the predicted probabilities: a model held back by its ridge is surer than it says."""
 TAUGHT_RIDGE, ALONE_RIDGE = 1.0, 0.02
 """What the end model knows to begin with: with weak labels its ridge, see `weak_labels.classifiers.linear`; without a
-smaller one than its own, which makes the first picks differ more from each other (decision 0108)."""
+smaller one than its own, which makes the first picks differ more from each other."""
 DECIMALS = 6
 """Stored figures are rounded, so that the last bits of a matrix product do not decide an order."""
 
@@ -89,7 +89,7 @@ def unlikeness(nearest: Floats) -> Floats:
     """The value [N] while many labels are all the same (`Pool.all_alike`): one minus the cosine of the nearest of them.
 
     What is typical has been asked about by then, and was of one class. Another one, if there is any, is rarer, and what
-    the labels tell least about is where it is found with the fewest more (decision 0194).
+    the labels tell least about is where it is found with the fewest more.
 
     Args:
         nearest: cosine of the nearest taken item [N].

@@ -1,8 +1,8 @@
 """The value where functions have taught the end model: what is typical and doubtful at once, and not yet spoken for.
 
 Weak labels make the model sure in regions where they are wrong together, so the doubt that it admits is not all there
-is, and the rule of `active.value.information_gain` falls behind this one (decision 0044). It is a geometric mean whose
-share of representativeness falls as gold grows.
+is, and the rule of `active.value.information_gain` falls behind this one. It is a geometric mean whose share of
+representativeness falls as gold grows (docs/decisions/value-where-weak-labels-exist.md).
 
 Shape letters: N items of the pool, C classes.
 """

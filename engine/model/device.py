@@ -1,7 +1,7 @@
 """Where an encoder computes: the CPU, or the CUDA device that torch takes first, and what a CUDA device asks for.
 
 On CUDA the library picks a kernel by the shape of a product, so all products have one number of rows; see
-docs/decisions/0098-the-engine-on-cuda.md for how a text keeps its bits there.
+docs/decisions/same-vector-in-any-batch.md for how a text keeps its bits there.
 """
 
 import os

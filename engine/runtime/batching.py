@@ -30,7 +30,7 @@ from engine.runtime.admission import Pace
 from engine.runtime.request import BatchReport, Packed, Request, Room
 
 BATCH_TOKENS = 1024
-"""Most tokens of a batch; a longer text is a batch of its own. More would leave the cache (decision 0013)."""
+"""Most tokens of a batch; a longer text is a batch of its own. More would leave the cache."""
 LEAST_TOKENS = 64
 """Fewer tokens are not spread over several workers: that would only make products of few rows."""
 UNIT_TOLERANCE = 1e-3

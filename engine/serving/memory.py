@@ -2,7 +2,7 @@
 
 A storm of connections leaves the allocator with tens of MiB in pieces that nobody uses, and dead cycles of objects that
 the collector would find an hour later. Both are given back once the server is quiet, when nobody waits for it. Python's
-own allocator keeps a MiB for one small object in it, so the server does without it (decision 0119).
+own allocator keeps a MiB for one small object in it, so the server does without it.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ CLUSTER_ROUNDS = 20
 CALIBRATION_TOKENS = 4096
 RESERVE = 0.06
 """Part of each budget's shares of heads and experts that a trained encoder leaves unused: text of other kinds wants
-more than the text that it was trained on (docs/decisions/0124)."""
+more than the text that it was trained on."""
 
 
 def plan(

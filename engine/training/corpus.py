@@ -23,8 +23,8 @@ READ_TEXTS = 20_000
 MIN_BATCH = 4
 """Batches of fewer texts are left out: a pairwise loss needs pairs."""
 GROUPS = 8
-"""Groups of a batch, about, each of texts of one length. Gradients of one length pull every step another way
-(docs/decisions/0142-batches-of-several-lengths.md); attention and oneDNN work best on few lengths."""
+"""Groups of a batch, about, each of texts of one length. Gradients of one length pull every step another
+way; attention and oneDNN work best on few lengths."""
 JOINED_LENGTHS = (32, 48, 64, 96, 128, 192, 256)
 """Few lengths, so that joined texts of one length fill whole groups."""
 

@@ -45,7 +45,7 @@ class Shape:
 
     Attributes:
         layers: layers to keep, from 0; "all"; or "third": as many, evenly spread, with the first and the last, as the
-            shipped encoder has (docs/decisions/0145).
+            shipped encoder has.
         shared_heads: heads of a layer that always work; None leaves it to `convert.plan`.
         shared_neurons: neurons of a layer that always work; likewise.
         experts: experts per layer.

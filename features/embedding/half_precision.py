@@ -1,4 +1,4 @@
-"""An encoder whose vectors take half the room: each number is one that 16 bits hold (docs/decisions/0104).
+"""An encoder whose vectors take half the room: each number is one that 16 bits hold.
 
 DuckDB has no 16-bit numbers, so the column of vectors stays FLOAT[]; the zeros at the end of each number compress. The
 rounding is done before anybody sees a vector, so what is stored, searched and given to functions are the same bits, and

@@ -1,7 +1,7 @@
 """The classes of a project and those of its warehouse, where votes, labels and predictions hold a class's number.
 
 A name that moves to another number would give everything that is stored another meaning without a word, so whatever
-opens a project's warehouse asks here first (docs/decisions/0139).
+opens a project's warehouse asks here first.
 """
 
 from collections.abc import Sequence

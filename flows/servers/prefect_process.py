@@ -2,7 +2,7 @@
 
 Both answer only under a name of this machine, and to pages of their own. A site may lead its own name to 127.0.0.1
 (DNS rebinding); its pages could then ask a server on loopback as if they were its own. Under any name a page may send
-what it need not read the answer to, and open a WebSocket, which tells it the ids to send (docs/decisions/0185). And
+what it need not read the answer to, and open a WebSocket, which tells it the ids to send. And
 whoever may ask Prefect can have any code run.
 """
 

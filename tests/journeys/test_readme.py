@@ -157,7 +157,7 @@ def test_the_figures_are_those_of_the_benchmark() -> None:
     accuracy = figures["accuracy"]
     for labels, random in accuracy["random"].items():
         siftline = accuracy["siftline"][labels]["mean"]
-        assert siftline > random["mean"] + random["sd"] * (1 if labels == "32" else 2)  # one run; docs/decisions/0155
+        assert siftline > random["mean"] + random["sd"] * (1 if labels == "32" else 2)  # one run
         assert siftline > accuracy["gold_only"][labels]["mean"]
     assert figures["second_over_first"] < 0.2
     assert figures["first_run_s"] < 240

@@ -73,7 +73,7 @@ def test_a_flipped_bit_anywhere_is_found_and_its_file_is_named(filled: Lake) -> 
         assert verify(filled.path).damaged == ((path, "its content is not what was written (sha256)"),)
         flip(path, at, bit)
     assert verify(filled.path).damaged == ()
-    assert outcomes["wrong"], "DuckDB checks its pages now: docs/decisions/0037 can be read again"
+    assert outcomes["wrong"], "DuckDB checks its pages now: see docs/decisions/checksums-beside-the-data.md"
 
 
 def cut(path: Path) -> None:

@@ -319,7 +319,7 @@ def test_unused_files_of_the_same_day_stay_for_the_grace(lake: Lake) -> None:
 
 
 def test_a_flush_has_one_thread_and_the_rest_has_all(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckLake damages the heap when two threads finish a flush (docs/decisions/0103)."""
+    """DuckLake damages the heap when two threads finish a flush."""
     threads = {}
     real = maintain_steps._commit
 

@@ -131,7 +131,7 @@ def test_a_condition_is_one_expression_and_writes_nothing(lake: Lake) -> None:
     assert file.read_bytes() == before
     with contextlib.suppress(duckdb.Error):  # the last part reads what the part before has spoilt
         connection.execute(f"WITH scope AS (SELECT item_id FROM items WHERE split = 'train' AND ({where})) FROM scope")
-    assert file.read_bytes() != before, "DuckDB keeps COPY out now: docs/decisions/0084 can be read again"
+    assert file.read_bytes() != before, "DuckDB keeps COPY out now: see docs/decisions/sql-from-people-is-confined.md"
 
 
 HARMLESS = """

@@ -197,7 +197,7 @@ def questions_of_a_look_up(reader: Reader, first: str, second: str) -> list[str]
 
 
 def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_path: Path) -> None:
-    """Most of what a look-up costs are DuckLake's questions to its catalogue: docs/decisions/0070."""
+    """Most of what a look-up costs are DuckLake's questions to its catalogue."""
     with full_lake(tmp_path / "lake") as lake, lake.read() as reader:
         assert len(reader.rows("SELECT * FROM training_set WHERE item_id = 'i001'")) == 1
         asked = questions_of_a_look_up(reader, "i001", "i002")
@@ -214,7 +214,7 @@ def test_a_look_up_in_the_training_set_reads_no_table_twice_without_need(tmp_pat
 
 
 def test_a_look_up_before_anybody_answered_asks_for_no_statistics(lake: Lake) -> None:
-    """As long as a table has none, DuckLake asks for them again and again: docs/decisions/0081."""
+    """As long as a table has none, DuckLake asks for them again and again."""
     write(lake, 1, Append("items", items(3)))
     write(lake, 2, Upsert("classes", classes("a", "b")))
     with lake.read() as reader:

@@ -30,7 +30,7 @@ READS_AS_ONE = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
 """Lets a transaction read all of a SQLite catalogue by its own connection; needs the extension `sqlite_scanner`.
 
 Otherwise each scan opens a connection of its own, which sees the newest state, up to the row that was the last when the
-transaction began: after a compaction by somebody else a reader misses rows (docs/decisions/0187).
+transaction began: after a compaction by somebody else a reader misses rows.
 """
 _IN_POSTGRES = "A catalogue in PostgreSQL has to be named: by [warehouse] catalog, in Python by warehouse.Location."
 

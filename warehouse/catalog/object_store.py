@@ -85,7 +85,7 @@ def check_store(location: Location) -> None:
 
 
 def refuse_files_elsewhere(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
-    """A catalogue's files are in one place, and settings may name another (docs/decisions/0204)."""
+    """A catalogue's files are in one place, and settings may name another."""
     _refuse_moved(connection, location)
     if location.dsn is None or location.on_s3:
         return

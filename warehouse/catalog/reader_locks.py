@@ -2,8 +2,7 @@
 
 The system drops all locks that a process has on a file when the process closes that file anywhere, and a second copy of
 SQLite in it (Python's own, or DuckDB's extension from another file) does so after each query. One that stays open drops
-the lock of the snapshot alone, as its own. SQLite does not notice. So the system is asked, where it tells
-(docs/decisions/0217).
+the lock of the snapshot alone, as its own. SQLite does not notice. So the system is asked, where it tells.
 """
 
 import os

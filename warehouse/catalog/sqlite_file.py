@@ -1,9 +1,9 @@
 """The file of a SQLite catalogue: whether it is whole, asked before DuckLake reads it, and its free pages given back.
 
-DuckDB believes what the file says, and a damaged page ended its process (docs/decisions/0037, 0071). SQLite's quick
+DuckDB believes what the file says, and a damaged page ended its process. SQLite's quick
 check finds such pages for 2.5 ms per MB, so opening asks for it up to a size; `siftline verify` asks for the thorough
 one, whatever the size. It is the SQLite inside DuckDB's extension that is asked: two SQLites in one process would drop
-each other's locks on the file. The extension cannot vacuum, so a process of its own does (docs/decisions/0082).
+each other's locks on the file. The extension cannot vacuum, so a process of its own does.
 """
 
 import os

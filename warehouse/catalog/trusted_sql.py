@@ -1,7 +1,7 @@
 """SQL that a warehouse brings along: what its views may do, whoever made them.
 
 Our own questions run over the views in the catalogue, with the rights of whoever asks. A view may call functions that
-read or write any file, and a macro may take the name of a function that we call (docs/decisions/0162). So a warehouse
+read or write any file, and a macro may take the name of a function that we call. So a warehouse
 opens only where its views read nothing but its own tables, and where it holds no macro.
 """
 

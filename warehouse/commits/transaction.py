@@ -1,7 +1,7 @@
 """The one function that writes a warehouse: all tables of a run and its row of `runs`, whole or not at all, once.
 
 Concurrent DuckLake writers on SQLite fail with "database is locked" and on PostgreSQL with conflicts (see
-docs/decisions/0001), so a commit holds the warehouse's write lock, is one transaction, and is tried again as a whole.
+docs/decisions/one-function-commits.md). So a commit holds the write lock, is one transaction, and is retried whole.
 """
 
 import getpass
@@ -150,7 +150,7 @@ def under_lock(
     """Run a whole transaction as `retried`, each attempt under the write lock.
 
     A lock that is held around all of them would be gone after the first one where PostgreSQL was started again in
-    between (docs/decisions/0140).
+    between.
 
     Args:
         attempt: is given what to call right before its COMMIT.

@@ -1,7 +1,7 @@
 """Who may read and write what is made in a folder: its owner, and the folder's group where that is open to it.
 
 Nobody else ever may. The folder's own mode decides, as that of a PostgreSQL data directory does, so that who opens it
-to a group once has opened all that is written later (docs/decisions/0213). A folder that is open to everybody was made
+to a group once has opened all that is written later. A folder that is open to everybody was made
 without a thought of groups, as `mkdir` does, and opens nothing.
 """
 

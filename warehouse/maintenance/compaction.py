@@ -238,7 +238,7 @@ def _on_one_thread(lake: Lake) -> duckdb.DuckDBPyConnection:
 
     DuckLake finishes the tables of a flush side by side and notes each in one list without a lock: with two threads the
     process dies of it, once in some hundred flushes. The lake's own threads are not for changing, since that waits for
-    them while they wait for what its other users hold (docs/decisions/0103).
+    them while they wait for what its other users hold (docs/decisions/maintenance-keeps-history.md).
     """
     own = connect(lake.location, read_only=False)
     own.execute("SET threads = 1")

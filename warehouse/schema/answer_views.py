@@ -7,7 +7,7 @@ makes the weights log-odds of the class, as in the model of Dawid and Skene with
 majority. A reviewer's opinion (`[annotate] reviewers`) outweighs all others.
 
 In a multi-label project an opinion is a set of classes, and each class is a question of its own. There an annotator has
-two weights, of a yes and of a no, since who seldom says yes is often right and finds little (decision 0236): the gold
+two weights, of a yes and of a no, since who seldom says yes is often right and finds little: the gold
 label has the classes that more weight says yes to than no.
 """
 
@@ -100,8 +100,8 @@ FIRST_OPINIONS = _opinions("""
 """As `OPINIONS`, without the answers to tasks that other answers called for: these are about items on which people
 disagree, or whose label looks wrong, so they say how right people are there and not how right they are."""
 
-# Classes and opinions are read once: to DuckLake each mention of a table is some queries to the catalogue (decision
-# 0070). An opinion is one row of `said` where an item has one class, else a row for each class, which is a yes or a no.
+# Classes and opinions are read once: to DuckLake each mention of a table is some queries to the
+# catalogue. An opinion is one row of `said` where an item has one class, else one row per class, a yes or a no.
 GOLD_LABELS = f"""
     WITH known AS MATERIALIZED (SELECT class_id, name FROM classes), said AS (
         SELECT o.* EXCLUDE (class_id), s.annotator AS judge, s.weight, s.weight_no,

@@ -5,7 +5,7 @@ gets a row per step that says what it did, and the snapshot's message names it. 
 the new one, whoever dies in between, and earlier snapshots read as they were. A step is never changed once it was
 released; the fixtures in `tests/warehouse/fixtures` are warehouses as released versions wrote them.
 
-Views have a version of their own (docs/decisions/0083): a change of one is no step, so code of either side reads on.
+Views have a version of their own: a change of one is no step, so code of either side reads on.
 """
 
 from collections.abc import Callable

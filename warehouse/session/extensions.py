@@ -1,8 +1,7 @@
 """Where the DuckDB extensions come from: wheels installed beside duckdb, so nothing is downloaded at run time.
 
 DuckDB checks the signature of an extension, 36 MB each, at every load into every instance. That is most of what opening
-a warehouse costs, so a file is checked once and then known by what the file system says of it
-(docs/decisions/0033 and 0036).
+a warehouse costs, so a file is checked once and then known by what the file system says of it.
 """
 
 import contextlib

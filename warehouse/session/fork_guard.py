@@ -2,7 +2,7 @@
 
 SQLite takes the locks of the process that it was forked from for its own, which they are not, also where the fork opens
 the catalogue itself: then upkeep elsewhere changes the file under its transaction. And two processes that ask a
-PostgreSQL server over one connection wait for ever for each other's answers (docs/decisions/0197). What is sent to
+PostgreSQL server over one connection wait for ever for each other's answers. What is sent to
 another process in an argument is refused too.
 """
 

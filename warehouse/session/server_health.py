@@ -4,7 +4,7 @@ PostgreSQL's client waits for an answer for ever, and no signal gets through to 
 machine is gone without a word, a command stood still and Ctrl-C did nothing. A limit on the time of an answer would end
 good ones too, since a commit may wait for another's lock. So a thread asks the server that is waited for whether it is
 there, over a connection of its own, and where nobody answers that either, it shuts those that wait: then the client
-says that its connection is closed, and all goes on as after any server that went away (docs/decisions/0180).
+says that its connection is closed, and all goes on as after any server that went away.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Checksums of data files: noted when a file is written, compared when somebody asks whether all is well.
 
 DuckDB checks no page of a Parquet file: two of three flipped bits gave wrong rows without an error
-(docs/decisions/0037). So the sha256 of every file is kept beside the warehouse in the form that `sha256sum -c` reads,
+(docs/decisions/checksums-beside-the-data.md).
+So the sha256 of every file is kept beside the warehouse in the form that `sha256sum -c` reads,
 and `verify` compares all of them, their sizes with the catalogue, and the catalogue with itself. Of files on S3 it asks
 whether they are there in their size; their content is left to the store's own checksums.
 """

@@ -1,7 +1,7 @@
 """Data files are on disk before the catalogue names them.
 
 SQLite syncs the catalogue at every commit, but DuckDB leaves the Parquet files it wrote to the system's cache: after a
-power failure the catalogue could name files that are empty. So whoever commits syncs them first (docs/decisions/0082).
+power failure the catalogue could name files that are empty. So whoever commits syncs them first.
 """
 
 import os

@@ -1,9 +1,9 @@
 """How rows lie in their files, chosen by measured queries: order, row groups, compression and statistics.
 
 A look-up by id reads one row group of each file whose range holds the id. Ids that are content hashes have no order, so
-without a sort every row group of every file may hold it (docs/decisions/0038). Questions over all items pay for
-decompressing ids and hashes, so the compression is the one that is fastest to undo (0080). The layout is no part of the
-schema: files written before it read as well, and `maintain` brings it to an older warehouse.
+without a sort every row group of every file may hold it. Questions over all items pay for decompressing ids and hashes,
+so the compression is the one that is fastest to undo (docs/decisions/files-sorted-by-item.md). The layout is no
+part of the schema: files written before it read as well, and `maintain` brings it to an older warehouse.
 """
 
 import duckdb
@@ -45,8 +45,8 @@ def sort_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 def give_statistics(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     """Give tables that may stay empty for long statistics, in the caller's transaction; returns which had none.
 
-    DuckLake asks the catalogue for the statistics of a table again and again, in one query, as long as there are none
-    (docs/decisions/0081). A row that comes and goes in one transaction makes them, and no snapshot holds it.
+    DuckLake asks the catalogue for the statistics of a table again and again, in one query, as long as there are none.
+    A row that comes and goes in one transaction makes them, and no snapshot holds it.
     """
     known = cursor.execute(
         f"SELECT t.table_name FROM {METADATA}.ducklake_table_stats JOIN {METADATA}.ducklake_table t USING (table_id) "

@@ -40,7 +40,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def _is_of_item(noted: str) -> str:
-    """SQL: a row of `lf_inputs` is about what the item is now; rows before decision 0117 have the hash of both."""
+    """SQL: a row of `lf_inputs` is about what the item is now; earlier versions wrote the hash of both."""
     return f"({noted}.input_hash = {INPUT_HASH} OR {noted}.input_hash = {_HASH_OF_BOTH})"
 
 

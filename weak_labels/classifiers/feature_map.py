@@ -1,6 +1,6 @@
 """What the end model sees of vectors: moved toward what stands around them, and stretched along how items differ.
 
-Both come from vectors alone, and are worth most where labels are few (docs/decisions/0169):
+Both come from vectors alone, and are worth most where labels are few (docs/decisions/end-model-sees-mapped-vectors.md):
 
 1. Texts that are alike mostly have the same class, so an item's vector is mixed with those of the items around it.
 2. A ridge takes every direction of the vectors for as likely to matter. Items of different classes lie apart, though,

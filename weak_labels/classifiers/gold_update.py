@@ -3,8 +3,8 @@
 Weak labels teach a model in each view of the items, see `weak_labels.classifiers.inputs`, and gold labels move each of
 these (`EndModel.fit_gold`). Held to bad weak labels, though, gold labels are worth less than alone. So the end model is
 the logarithmic pool of all these and of a model of gold labels alone, the weighted mean of their logits, and each
-weighs as well as it foretold gold labels that it had not seen. Measured in docs/decisions/0166, 0178 and 0234. The
-model of gold labels alone is held as firmly as such labels say, too: docs/decisions/0168.
+weighs as well as it foretold gold labels that it had not seen. The model of gold labels alone
+is held as firmly as such labels say. Measured in docs/decisions/gold-labels-weigh-weak-labels.md.
 
 Source: Yao et al. 2018, Using stacking to average Bayesian predictive distributions (there "pseudo-BMA"),
 https://arxiv.org/abs/1704.02030

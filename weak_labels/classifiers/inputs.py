@@ -1,8 +1,8 @@
 """What the end model sees of items: their vectors in one view or two, and words beside them, as columns side by side.
 
-Where weak labels teach, one model sees vectors as they are and one sees them through the map (docs/decisions/0178). The
+Where weak labels teach, one model sees vectors as they are and one sees them through the map. The
 first is safer where functions are good, the second worth more where they are not, and gold labels tell (`gold_step`).
-Gold labels alone are learned from through the map (0169).
+Gold labels alone are learned from through the map.
 
 Shape letters: N items, E dimensions of the vectors, T terms.
 """

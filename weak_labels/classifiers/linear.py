@@ -129,7 +129,7 @@ class Hold:
 
 ALONE = Hold(0.1)
 TAUGHT = Hold(0.3, first=10.0, scale=0.3, intercepts=0.2)
-"""Measured in docs/decisions/0155."""
+"""Measured in docs/decisions/gold-labels-weigh-weak-labels.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class EndModel:
     Without weak labels step 2 is plain logistic regression with all intercepts free, and a ridge of 0.1, or of what
     `gold_step.judge` found. Up to 150 weak labels per class the ridge of step 2 lies between the two, by their share of
     these: a model from ten weak labels knows next to nothing. (`one_vs_rest` holds to it by a ridge of 1 and scales
-    nothing: there votes stand beside the model.) Measured in docs/decisions/0155, and first in 0063.
+    nothing: there votes stand beside the model.)
     """
 
     weights_DC: Floats

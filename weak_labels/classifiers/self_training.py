@@ -113,7 +113,7 @@ def self_trained(vectors: Any, texts: list[str], probs: Probs, weights: Probs) -
         weights: [N] 0 where no function voted.
 
     Source: self-training with confidence as in COSINE (Yu et al. 2021, https://arxiv.org/abs/2010.07835); two views as
-        in Blum and Mitchell 1998. Measured figures: docs/decisions/0021-self-training.md.
+        in Blum and Mitchell 1998.
     """
     covered = np.flatnonzero(weights > 0)
     if not len(covered):

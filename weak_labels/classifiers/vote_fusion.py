@@ -21,7 +21,7 @@ RIDGE = 32.0
 """Of the step that people's labels may move the factors."""
 FIRST_OFFSET, OFFSET = 2.0, 6.0
 """How far the offset may go, in steps of a factor, below `ENOUGH` labels and from there on: of a class, functions may
-find few items. docs/decisions/0173."""
+find few items (docs/decisions/several-classes-per-item.md)."""
 ENOUGH = 30
 SURE = 1e-4
 """Probabilities are kept this far from 0 and 1."""

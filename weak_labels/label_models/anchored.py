@@ -24,7 +24,7 @@ ANCHOR = 0.75
 FIXED_STRENGTH = 300.0
 RELATIVE_STRENGTH = 1.0
 """The anchor weighs as much as 300 votes and the function's own votes once more. Chosen on the train rows of youtube,
-sms, trec and AG News with their gold labels: see docs/decisions/0020-anchored-label-model.md."""
+sms, trec and AG News with their gold labels: see docs/decisions/auto-label-model.md."""
 GOLD_STRENGTH = 10.0
 """What the votes alone say about a function's precision weighs as much as ten gold labels on its votes."""
 PRIOR_STRENGTH = 10.0

@@ -256,7 +256,7 @@ def _advice(
 
 def _by_half(learned_NC: Probs, majority_NC: Probs) -> Probs:
     """The classes of the mean of both; where that is what was learned, as sure as that, since an end model that is
-    taught by softer answers learns less (docs/decisions/0153)."""
+    taught by softer answers learns less."""
     mean_NC = (learned_NC + majority_NC) / 2
     same_N = learned_NC.argmax(axis=1) == mean_NC.argmax(axis=1)
     return np.where(same_N[:, None], learned_NC, mean_NC)
@@ -316,7 +316,7 @@ def _parameters(start: dict[str, Any], names: Sequence[str], votes: VoteMatrix) 
 
 
 def _rest(classes: Sequence[str], only: int) -> str:
-    """How to say that what no function votes on is mostly of the other class, of two; see decision 0152."""
+    """How to say that what no function votes on is mostly of the other class, of two."""
     if len(classes) != 2:
         return ""
     other = json.dumps(classes[1 - only], ensure_ascii=False)
