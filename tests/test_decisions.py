@@ -1,15 +1,23 @@
-"""The index of the decisions names each of them once, by its own title."""
+"""Each decision record is short, has the three sections, and is in the index. Links are checked by test_page_links."""
 
-import re
+from pathlib import Path
+
+import pytest
 
 from tests.projects import ROOT
 
 FOLDER = ROOT / "docs" / "decisions"
+RECORDS = sorted(FOLDER.glob("[a-z]*.md"))
+SECTIONS = ["## Decision", "## Measured", "## What would change it"]
 
 
-def test_the_index_names_every_decision_once_by_its_title() -> None:
-    there = [(path.name, path.read_text("utf-8").splitlines()[0]) for path in sorted(FOLDER.glob("[0-9]*.md"))]
-    index = (FOLDER / "README.md").read_text("utf-8")
-    named = [(file, f"# {number} {title}") for number, file, title in re.findall(r"- \[(\d+)\]\((.+)\) (.+)", index)]
-    assert sorted(named) == there
-    assert all(title.startswith(f"# {name[:4]} ") for name, title in there)
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_record_is_short_and_has_its_sections(record: Path) -> None:
+    lines = record.read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("#")] == [lines[0], *SECTIONS]
+    assert len(lines) <= 40
+    assert f"- [{lines[0].removeprefix('# ')}]({record.name})" in (FOLDER / "README.md").read_text("utf-8")
+
+
+def test_there_are_at_most_25_records() -> None:
+    assert 0 < len(RECORDS) <= 25
