@@ -42,8 +42,9 @@ PEER_STRATEGIES = (
 )
 SOURCES = (
     "active/strategies",
-    *(f"active/{name}.py" for name in ("clusters", "graph", "information", "pool", "shapley", "taught", "value")),
-    *(f"weak_labels/{name}.py" for name in ("classifier", "feature_map", "gold_step", "sight")),
+    "active/pool",
+    *(f"active/value/{name}.py" for name in ("information_gain", "shapley", "with_weak_labels", "stage")),
+    *(f"weak_labels/classifiers/{name}.py" for name in ("linear", "feature_map", "gold_update", "inputs")),
     *(f"benchmarks/selection_{name}.py" for name in ("data", "loop", "peers", "end_model")),
 )
 """What decides a curve; the rest of `active` may change without voiding the runs that are kept."""

@@ -46,7 +46,17 @@ _MODULES = {
     "catalog.location": ("Location",),
     "queries.open": ("attached", "connect"),
     "queries.reader": ("Reader", "matrix_to_list_array"),
-    "commits.stage": ("Append", "Delete", "Progress", "Stage", "StageResult", "Upsert", "Write", "hash_token", "silent"),
+    "commits.stage": (
+        "Append",
+        "Delete",
+        "Progress",
+        "Stage",
+        "StageResult",
+        "Upsert",
+        "Write",
+        "hash_token",
+        "silent",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

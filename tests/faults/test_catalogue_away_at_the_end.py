@@ -17,7 +17,7 @@ from flows.servers.prefect_server import prefect_api
 
 root, server = Path(sys.argv[1]), int(sys.argv[2])
 with prefect_api(root / ".siftline"):
-    from flows import pipelines
+    from flows.pipelines import flows as pipelines
     from flows.project.project import Project
 
     def on_result(result):

@@ -34,7 +34,7 @@ RUNS_OF_LATER = (
     DEPLOYED
     + """
             from prefect.client.schemas.filters import DeploymentFilter
-            from flows import clock
+            from flows.servers import clock
             await client.pause_deployment(made[1])
             await client._client.post(f"/deployments/{made[0]}/schedule", json={"min_runs": 3})
             of_cycle = DeploymentFilter.model_validate({"id": {"any_": made[:1]}})
@@ -68,7 +68,7 @@ def test_runs_of_a_time_that_comes_again_are_taken_off_the_list(tmp_path: Path, 
 SERVER = """
 import os, socket, sys
 from pathlib import Path
-from flows import clock, prefect_process
+from flows.servers import clock, prefect_process
 set_back = Path(sys.argv[1])
 clock.ahead_s = lambda: 0.0 if set_back.exists() else 86_400.0
 prefect_process.LOOK_S = 0.1

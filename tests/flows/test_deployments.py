@@ -131,7 +131,7 @@ import asyncio
 from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
-    from flows import deployments
+    from flows.deployments import deployments
     from flows.project.project import Project
     project = Project(tickets("north"))
 
@@ -262,7 +262,7 @@ import os, threading
 from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect.client.orchestration import get_client
-    from flows import deployments
+    from flows.deployments import deployments
     from flows.project.project import Project
     from warehouse import ServiceError
     root = tickets("project")
@@ -343,7 +343,7 @@ os.environ["PREFECT_FLOWS_DEFAULT_RETRIES"] = "3"
 from flows.servers.prefect_server import prefect_api
 with prefect_api(Path(sys.argv[1])):
     from prefect import flow, task
-    from flows import pipelines
+    from flows.pipelines import flows as pipelines
     root = Path(sys.argv[1]) / "project"
     root.mkdir()
 

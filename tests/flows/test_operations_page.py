@@ -201,7 +201,9 @@ def test_the_image_is_built_from_what_it_needs_and_from_no_secrets() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     needed = {"pyproject.toml", "constraints.txt", settings["project"]["readme"], *settings["project"]["license-files"]}
     packed = settings["tool"]["setuptools"]
-    needed |= {name.partition(".")[0] for name in packed["packages"]} | {f"{name}.py" for name in packed["py-modules"]}
+    needed |= {name.rstrip("*") for name in packed["packages"]["find"]["include"]} | {
+        f"{name}.py" for name in packed["py-modules"]
+    }
     needed |= {pages.partition("/")[0] for beside in packed["data-files"].values() for pages in beside}
     links = [file for name in needed for file in ROOT.glob(f"{name}/*") if file.is_symlink()]
     needed |= {link.resolve().relative_to(ROOT).parts[0] for link in links}  # the saved questions
@@ -254,7 +256,11 @@ def test_a_container_of_the_project_has_the_secrets_that_a_unit_may_have() -> No
         "environment"
     ]
     assert named - {"AWS_*"} <= passed.keys()
-    read = set(re.findall(r'environ\.get\("(AWS_\w+)"\)', (ROOT / "warehouse" / "connection.py").read_text("utf-8")))
+    read = set(
+        re.findall(
+            r'environ\.get\("(AWS_\w+)"\)', (ROOT / "warehouse" / "catalog" / "connection.py").read_text("utf-8")
+        )
+    )
     assert read - {"AWS_DEFAULT_REGION"} <= passed.keys()
 
 

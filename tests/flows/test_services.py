@@ -232,7 +232,10 @@ def test_what_runs_is_stopped_though_nothing_can_be_written(tmp_path: Path) -> N
     service = Background("deployments", tmp_path / ".siftline")
     running = service.start(["/bin/sleep", "300"], dict(os.environ), url="", ready=lambda: True)
     try:
-        stop = "import sys, pathlib; from flows import services; print(services.down(pathlib.Path(sys.argv[1])))"
+        stop = (
+            "import sys, pathlib; from flows.deployments import services; "
+            "print(services.down(pathlib.Path(sys.argv[1])))"
+        )
         mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -P -c "$3" "$1"'
         command = [
             "unshare",

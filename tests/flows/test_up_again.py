@@ -20,7 +20,7 @@ from warehouse import ServiceError
 UP = """
 import os, sys
 from pathlib import Path
-from flows import services
+from flows.deployments import services
 from flows.project.project import Project
 services._prefect_up(Project(Path(sys.argv[1])), os.environ, print)
 """

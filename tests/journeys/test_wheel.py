@@ -73,8 +73,8 @@ def test_the_wheel_holds_the_packages_and_nothing_of_tests_or_data(wheel: Path) 
     for model in ("routed-minilm", "shallow-minilm"):
         assert f"engine/models/{model}.safetensors" in names
     # Without a compiler, or with a header that was not packed, it is left out in silence.
-    [library] = [name for name in names if name.startswith("engine/native/_forward") and name.endswith(".so")]
-    assert b"engine/native" not in archive.read(library), "names of the folders it was built in"
+    [library] = [name for name in names if name.startswith("engine/kernels/native/_forward") and name.endswith(".so")]
+    assert b"engine/kernels" not in archive.read(library), "names of the folders it was built in"
     assert not NOT_PACKED & {name.partition("/")[0] for name in names}
     beside = "siftline-0.1.0.data/data/share/doc/siftline/"
     assert {name for name in names if name.startswith(beside)} == {

@@ -19,8 +19,9 @@ from features.ingest.stage import IngestConfig, ingest
 from features.readers.source import SourceConfig
 from flows.cli.data.sql import show
 from tests.weak_labels.lf_helpers import add_items, run_vote
-from warehouse import Lake, protection
+from warehouse import Lake
 from warehouse.errors import DiskFull
+from warehouse.queries import sandbox as protection
 from warehouse.queries.open import connect_for_people
 from weak_labels import keywords
 

@@ -200,7 +200,7 @@ HUNGRY = """
 import sys
 from pathlib import Path
 import duckdb
-from warehouse import protection
+from warehouse.queries import sandbox as protection
 protection.MEMORY_FRAC, protection.BESIDE_BYTES = 0.01, 2**29
 with protection.limited_process_memory():
     connection = protection.connect_locked_down(Path(sys.argv[1]))

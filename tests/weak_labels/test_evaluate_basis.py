@@ -74,8 +74,8 @@ def other_votes(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_model(small: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("end_model", "training_data"):
-        monkeypatch.setattr(f"weak_labels.{module}.VERSION", 99)
+    for module in ("stage", "training_data"):
+        monkeypatch.setattr(f"weak_labels.end_model.{module}.VERSION", 99)
     monkeypatch.setattr("weak_labels.classifiers.linear.TAUGHT", Hold(30.0))
 
 
