@@ -42,14 +42,7 @@ def main() -> None:
 
 
 def write(control: Path, output: Path) -> float:
-    """The shallow form of a control, and a record of its sha256 beside it.
-
-    Args:
-        control: the control's file.
-        output: the file to write, ending in .safetensors.
-
-    Returns:
-        The largest difference of a vector's numbers between the two files.
+    """Write the shallow form of a control, and a record of its sha256; the largest difference of a vector's numbers.
 
     Raises:
         ModelFileError: the control is damaged, has parts that do not always work, or all of its parent's layers.

@@ -30,15 +30,10 @@ from engine.weights.shipped import SHIPPED, read_minilm, shipped
 
 
 class EncoderFile:
-    """An encoder of our own, routed or shallow, as it lies in its file.
-
-    Args:
-        name: what to call it in tables.
-        path: of the file.
-        sha256: what it must have; None for any.
+    """An encoder of our own, routed or shallow, as it lies in its file, with a name for tables.
 
     Raises:
-        ModelFileError: the file cannot be read, is damaged, or another one.
+        ModelFileError: the file cannot be read, is damaged, or has another sha256.
     """
 
     def __init__(self, name: str, path: Path, sha256: str | None = None) -> None:
@@ -78,24 +73,18 @@ class EncoderFile:
 
 def _shape(config: RoutedConfig | ShallowConfig) -> Figures:
     if isinstance(config, ShallowConfig):
-        return {
-            "layers": config.layers,
-            "heads": {"shared": config.heads, "routed": 0},
-            "neurons": {"shared": config.ffn_width, "experts": 0, "of": 0},
-        }
-    return {
-        "layers": list(config.kept),
-        "heads": {"shared": config.shared_heads, "routed": config.routed_heads},
-        "neurons": {"shared": config.shared_neurons, "experts": config.experts, "of": config.expert_width},
-        "expert_mode": config.expert_mode,
-    }
+        heads, neurons = (config.heads, 0), (config.ffn_width, 0, 0)
+        more: Figures = {"layers": config.layers}
+    else:
+        heads = config.shared_heads, config.routed_heads
+        neurons = config.shared_neurons, config.experts, config.expert_width
+        more = {"layers": list(config.kept), "expert_mode": config.expert_mode}
+    told = {"heads": dict(zip(("shared", "routed"), heads, strict=True))}
+    return {**told, "neurons": dict(zip(("shared", "experts", "of"), neurons, strict=True)), **more}
 
 
 def read_encoder(name: str) -> EncoderFile:
-    """The shipped routed encoder, or one in a file.
-
-    Args:
-        name: a name that stands for the routed encoder, or a path.
+    """The routed encoder by its name, or one in a file.
 
     Raises:
         ModelFileError: it cannot be read, or is not routed.

@@ -59,13 +59,7 @@ def added_texts(folder: Path, chance: random.Random) -> Iterator[tuple[str, list
 
 
 def balanced(sources: dict[str, list[str]], total: int, generator: np.random.Generator) -> list[tuple[str, str]]:
-    """Source and text of about `total` lines, in random order.
-
-    Args:
-        sources: the texts of each source.
-        total: lines wanted.
-        generator: decides which texts and in which order.
-    """
+    """Source and text of about `total` lines, in random order."""
     weights = {source: len(texts) ** POWER for source, texts in sources.items()}
     lines: list[tuple[str, str]] = []
     for source, texts in sources.items():

@@ -35,17 +35,13 @@ from benchmarks.harness import (
     write_json,
 )
 from benchmarks.pages import keep
-from benchmarks.selection.end_model import end_model_curve
-from benchmarks.selection.noise import SEEDS as NOISE_SEEDS
-from benchmarks.selection.noise import noise
+from benchmarks.selection.measures import SEEDS, end_model_curve, noise, truth
 from benchmarks.selection.scale import scale
 from benchmarks.selection.strategies import PEER_STRATEGIES, curve, fingerprint, peer_lines
-from benchmarks.selection.truth import SEEDS as TRUTH_SEEDS
-from benchmarks.selection.truth import truth
 from benchmarks.selection.verdicts import AS_THEY_ARE, END_MODEL, OURS, WEAK, pages
 
 PARTS = ("strategies", "labels_needed", "end_model", "noise", "truth", "scale")
-BY_SET = {"noise": (noise, NOISE_SEEDS), "truth": (truth, TRUTH_SEEDS)}
+BY_SET = {"noise": noise, "truth": truth}
 WEAK_SETS = ("trec", "agnews", "youtube", "sms")
 
 
@@ -92,8 +88,8 @@ def _measure(part: str, sets: Sequence[str], strategies: Sequence[str], seeds: i
     if part == "scale":
         return scale()
     if part in BY_SET:
-        measure, most = BY_SET[part]
-        return {"seeds": min(seeds, most), "sets": {name: measure(read_set(name, folder), seeds) for name in sets}}
+        found = {name: BY_SET[part](read_set(name, folder), seeds) for name in sets}
+        return {"seeds": min(seeds, SEEDS), "sets": found}
     if part == "strategies":
         work, kinds = _one_curve, strategies
     elif part == "labels_needed":

@@ -5,9 +5,9 @@ Beside the clock stand the seconds of the processor, both cores added; the share
 clock, which is what people wait for. Vectors are drawn around one centre for 50 of
 them on the unit sphere; real texts come in groups too.
 
-Warehouse and figures are kept in `.cache/` step by step, so a benchmark that was stopped goes on; a change of the code
-that decides a figure starts it anew. The first 1% comes after a batch, which changes the values of all; the second
-comes while people answer, as most do, and changes few.
+Figures are kept in `.cache/` step by step, so a benchmark that was stopped goes on with the step it was at; a change of
+the code that decides a figure starts it anew. The first 1% comes after a batch, which changes the values of all; the
+second comes while people answer, as most do, and changes few.
 """
 
 import json
@@ -52,13 +52,18 @@ def _measured(count: int) -> Figures:
 
     folder = CACHE / "selection" / f"scale-{fingerprint(SOURCES)}" / str(count)
     folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "figures.json"
+    found: Figures = json.loads(known.read_text("utf-8")) if known.is_file() else {}
     for step in STEPS:
-        if not _read(folder).get(step, {}).get("whole"):
+        if step not in found:
             call = [sys.executable, "-m", "benchmarks.selection.scale", str(count), str(folder), step]
-            subprocess.run(call, check=True, env={"OMP_NUM_THREADS": "2", **os.environ}, cwd=ROOT)
+            settings = {"OMP_NUM_THREADS": "2", **os.environ}
+            ended = subprocess.run(call, check=True, env=settings, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            found[step] = json.loads(ended.stdout.splitlines()[-1])
+            write_json(found, known)
     for name in ("lake", "index"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    whole, after, more = (_summed(_read(folder)[step]) for step in STEPS[1:])
+    whole, after, more = (_summed(found[step]) for step in STEPS[1:])
     more, after = ({**added, **shares(added, whole)} for added in (more, after))
     return {**whole, "adding_1_percent": more, "adding_1_percent_after_a_batch": after}
 
@@ -72,20 +77,19 @@ def shares(added: Figures, whole: Figures) -> dict[str, float]:
 def _summed(step: Figures) -> Figures:
     kinds = ("seconds", "processor_seconds")
     laps = {kind: {**step[kind], "all": round(sum(step[kind].values()), 1)} for kind in kinds}
-    return {**{name: value for name, value in step.items() if name != "whole"}, **laps}
+    return {**step, **laps}
 
 
 class _Step:
-    """One step: its part of the warehouse, and what is noted of it at once."""
+    """One step: its part of the warehouse, and what is known of it."""
 
-    def __init__(self, count: int, folder: Path, step: str) -> None:
+    def __init__(self, count: int, folder: Path) -> None:
         from features.neighbors.faiss_index import IndexConfig
         from warehouse import Lake
 
-        self.count, self.folder, self.step = count, folder, step
-        self.lake = Lake(folder / "lake")
+        self.count, self.lake = count, Lake(folder / "lake")
         self.config = IndexConfig(folder=folder / "index")
-        self.figures: Figures = _read(folder).get(step, {"seconds": {}, "processor_seconds": {}})
+        self.figures: Figures = {"seconds": {}, "processor_seconds": {}}
 
     @cached_property
     def index(self) -> Any:
@@ -94,19 +98,11 @@ class _Step:
         return open_index(self.lake, self.config, "e")
 
     def lap(self, name: str, work: Callable[[], Figures]) -> None:
-        """Measure some work and keep its time and what it tells, if that is not done yet."""
-        if name in self.figures["seconds"]:
-            return
+        """Measure some work and keep its time and what it tells."""
         clock, processor = time.monotonic(), time.process_time()
-        told = work()
+        self.figures |= work()
         self.figures["seconds"][name] = round(time.monotonic() - clock, 1)
         self.figures["processor_seconds"][name] = round(time.process_time() - processor, 1)
-        self.note(**told)
-
-    def note(self, **told: Any) -> None:
-        """Keep what is known of the step."""
-        self.figures.update(told)
-        write_json({**_read(self.folder), self.step: self.figures}, self.folder / "figures.json")
 
     def fill(self, first: int, last: int) -> None:
         """Put items from one number to another into the warehouse."""
@@ -116,10 +112,11 @@ class _Step:
                     stage.commit(_rows(self.count, start, min(start + CHUNK, last)))
 
     def run(self) -> None:
-        """The stages of a run."""
+        """The stages of a run; then peak memory, how the neighbours were found, and the share of true ones."""
         from active.selection.stage import SelectConfig, select
         from active.value.stage import ValueConfig, estimate_values
         from features.neighbors.faiss_index import build_index
+        from features.neighbors.search import brute_force
 
         values = ValueConfig(neighbors=NEIGHBORS)
         batch = SelectConfig(project="p", batch=BATCH, budget=10 * BATCH, neighbors=NEIGHBORS)
@@ -131,24 +128,17 @@ class _Step:
         self.lap(f"{NEIGHBORS} neighbours", lambda: {"found": len(self.index.neighbors(NEIGHBORS)[1])})
         self.lap("graph and values", lambda: stage(estimate_values(self.lake, self.index, values)))
         self.lap(f"batch of {BATCH}", lambda: stage(select(self.lake, self.index, batch)))
-        self.note(peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2))
-        self.note(recall_at_10=self.recall(), index=self.kind())
-
-    def recall(self) -> float:
-        """Share of the true neighbours among those found, of some items."""
-        from features.neighbors.search import brute_force
-
+        self.figures["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2)
         sampled = np.sort(np.random.default_rng(1).choice(len(self.index), SAMPLED, replace=False))
         _, truth = brute_force(self.index.vectors, sampled, NEIGHBORS)
         found = self.index.neighbors(NEIGHBORS)[1][sampled]
-        return round(float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean()), 4)
-
-    def kind(self) -> str:
-        """How the neighbours were found."""
+        shared = (truth[:, :, None] == found[:, None, :]).any(axis=2)
+        self.figures |= {"recall_at_10": round(float(shared.mean()), 4), "index": "exact"}
         for file in self.config.folder.glob("*.neighbors-*.npz"):
             with np.load(file) as lists:
-                return f"inverted lists, {len(lists['centres'])}, {int(lists['looked'])} looked into"
-        return "exact"
+                if "centres" in lists:  # large pools have inverted lists
+                    kind = f"inverted lists, {len(lists['centres'])}, {int(lists['looked'])} looked into"
+                    self.figures["index"] = kind
 
 
 def _rows(count: int, start: int, end: int) -> list[Any]:
@@ -186,21 +176,16 @@ def _vectors(centres: int, count: int, generator: np.random.Generator) -> npt.ND
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _read(folder: Path) -> Figures:
-    file = folder / "figures.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
-
-
 def main(count: int, folder: Path, name: str) -> None:
-    """Do one step, in this process."""
-    step, more = _Step(count, folder, name), count // 100
+    """Do one step, in this process, and print its figures."""
+    step, more = _Step(count, folder), count // 100
     if name == STEPS[0]:
         step.fill(0, count)
     else:
         number = STEPS.index(name) - 1
         step.fill(count + max(0, number - 1) * more, count + number * more)
         step.run()
-    step.note(whole=True)
+    print(json.dumps(step.figures))
 
 
 if __name__ == "__main__":

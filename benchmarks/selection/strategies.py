@@ -28,7 +28,7 @@ PEER_STRATEGIES = (
 )
 SOURCES = (
     *("active/strategies", "active/pool", "active/value", "weak_labels/classifiers", "benchmarks/data/sets.py"),
-    *("benchmarks/selection/loop.py", "benchmarks/selection/end_model.py", "benchmarks/peers/selection.py"),
+    *("benchmarks/selection/loop.py", "benchmarks/selection/measures.py", "benchmarks/peers/selection.py"),
 )
 """What decides a curve; other code may change without voiding the runs that are kept."""
 
