@@ -57,45 +57,34 @@ def lowest_sts(found: Figures) -> float:
 def bars(figures: Figures) -> dict[str, list[Bar]]:
     """All bars by part."""
     parts, active = parts_of(figures), figures["encoder"]["main_budget"]
-    judges: dict[str, tuple[Callable[[Figures], tuple[str, bool | None]], ...]] = {
-        "quality": (
-            lambda part: _share(point(part, "routed", active) or {}, active),
-            lambda part: _spearman(point(part, "routed", active) or {}),
-            lambda part: _cosine(point(part, "routed", active) or {}, part),
-        ),
-        "latency": (lambda part: _latency(part, active),),
-        "throughput": (
-            lambda part: _throughput(point(part, "routed", active) or {}),
-            lambda part: _controls(figures),
-        ),
-        "training": (_training,),
-        "bits": (_bits,),
-    }
-    asked = {
-        "quality": (
-            f"share of the layer parameters that works for a text on average: {active:.0%} or less, rounded",
-            f"Spearman at least {STS_SHARE:.0%} of the parent's (stretch {STS_STRETCH:.1%})",
-            f"mean cosine to the parent's vectors on unseen text at least {COSINE:g} (stretch {COSINE_STRETCH:g})",
-        ),
-        "latency": (
-            f"one text of 16, 64, 128, 256 tokens, p50 and p95: at least {LATENCY_BELOW:.0%} below the dense parent",
-        ),
-        "throughput": (
-            f"batched throughput at least {OVER_DENSE:g} times the dense parent's",
-            "controls lose at equal measured time, in Spearman and in cosine",
-        ),
-        "training": (
-            f"a training step with real skipping costs at most {STEP_SHARE:.0%} of the same step "
-            "done densely and masked",
-        ),
-        "bits": ("10,000 texts in 50 random batchings have the same bits",),
-    }
+
+    def bar(part: str, asked: str, judge: Callable[[], tuple[str, bool | None]]) -> Bar:
+        return Bar(asked, *(judge() if part in parts else ("", None)))
+
+    def routed(part: str) -> Figures:
+        return point(parts[part], "routed", active) or {}
+
+    share = f"share of the layer parameters that works for a text on average: {active:.0%} or less, rounded"
+    sts = f"Spearman at least {STS_SHARE:.0%} of the parent's (stretch {STS_STRETCH:.1%})"
+    cosine = f"mean cosine to the parent's vectors on unseen text at least {COSINE:g} (stretch {COSINE_STRETCH:g})"
+    single = f"one text of 16, 64, 128, 256 tokens, p50 and p95: at least {LATENCY_BELOW:.0%} below the dense parent"
+    batched = f"batched throughput at least {OVER_DENSE:g} times the dense parent's"
+    controls = "controls lose at equal measured time, in Spearman and in cosine"
+    step = f"a training step with real skipping costs at most {STEP_SHARE:.0%} of the same step done densely and masked"
+    same = "10,000 texts in 50 random batchings have the same bits"
     return {
-        name: [
-            Bar(wanted, *(judge(parts[name]) if name in parts else ("", None)))
-            for wanted, judge in zip(asked[name], judges[name], strict=True)
-        ]
-        for name in PARTS
+        "quality": [
+            bar("quality", share, lambda: _share(routed("quality"), active)),
+            bar("quality", sts, lambda: _spearman(routed("quality"))),
+            bar("quality", cosine, lambda: _cosine(routed("quality"), parts["quality"])),
+        ],
+        "latency": [bar("latency", single, lambda: _latency(parts["latency"], active))],
+        "throughput": [
+            bar("throughput", batched, lambda: _throughput(routed("throughput"))),
+            bar("throughput", controls, lambda: _controls(figures)),
+        ],
+        "training": [bar("training", step, lambda: _training(parts["training"]))],
+        "bits": [bar("bits", same, lambda: _bits(parts["bits"]))],
     }
 
 
