@@ -1,1 +1,1 @@
-"""One command per published figure; each prints JSON with commit, hardware, versions and seeds."""
+"""One command per published figure. `harness` times and keeps, `data` reads, `pages` writes, `peers` are others."""

@@ -1,20 +1,15 @@
 """How fast labeling functions are applied: 20 keyword and regex functions, against Snorkel's own appliers.
 
-    python -m benchmarks.apply --data FOLDER [--rows 1000000] [--parts quarter,all,pandas,dask] [--output FILE]
+    python -m benchmarks.apply [--data DIR] [--rows 1000000] [--parts quarter,all,pandas,dask] [--output FILE]
 
-The texts are those of `unlabelled/sentences.tsv.gz` in the data folder (source, sentence); when there are fewer than
-rows asked for they are repeated, each repetition with a number of its own at the end, so that no text occurs twice.
-Siftline is timed from lake to lake, in a process of its own whose peak memory is taken. The peers get the same texts in
-a frame in memory and the same functions written with Python's `re`, in `.venv-peers-apply`, which is made once; they
-are timed on a fifth of --peer-rows and on all of it and compared by the time of a row between the two, so that what
-they take to start counts for nothing, and their votes are compared with Siftline's on the same texts. Each time is the
-median of three runs, Siftline's each on a fresh warehouse. --output is
-written after every part with its page (.md); a part that is not asked for stays as it was measured.
+The texts are those of `unlabelled/sentences.tsv.gz` in the data folder (source, tab, sentence), repeated with a number
+at the end where there are fewer than rows. Siftline is timed from lake to lake, each run on a fresh warehouse in a
+process of its own, whose peak memory is taken. Snorkel gets the same texts in a frame in memory, and the same functions
+with Python's `re`. It is timed on a fifth of --peer-rows and on all of it and compared by the time of a row between the
+two, so that its start counts for nothing; its votes are compared with Siftline's. Times are medians of three runs.
 """
 
 import argparse
-import functools
-import gzip
 import json
 import resource
 import shutil
@@ -23,24 +18,30 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.apply_page import bars, page
-from benchmarks.environment import environment
+from benchmarks.data.files import data_folder, tab_lines
+from benchmarks.harness import (
+    DOCS,
+    ROOT,
+    Bar,
+    Figures,
+    add_parts,
+    chosen_parts,
+    command,
+    earlier_figures,
+    environment,
+    measured,
+    peer_python,
+)
+from benchmarks.pages import keep, render
 
-ROOT = Path(__file__).resolve().parent.parent
-OUTPUT = ROOT / "docs" / "benchmarks" / "apply.json"
-PEERS = ROOT / ".venv-peers-apply"
-# Snorkel without its dependencies, which ask for packages that its appliers do not use.
-PEER = "snorkel==0.10.0"
-PEER_NEEDS = ("dask[dataframe,distributed]>=2024.8", "pandas>=2.2,<3", "numpy<2.3", "scikit-learn", "scipy",
-              "networkx", "tqdm", "munkres", "torch")  # fmt: skip
 TIMES = 3
 """How often each run is timed."""
 PARTS = ("quarter", "all", "pandas", "dask")
@@ -56,21 +57,15 @@ PATTERNS = (
     r"\b[0-9]+-[0-9]+\b", r"\b(?:19|20)[0-9]{2}\b", r"\bperform(?:s|ed|ance)\b", r"\b(?:man|woman|people) (?:is|are)\b",
     r"\b(?:play|run|jump)ing\b", r"\bwr(?:ite|ote|itten)\b",
 )  # fmt: skip
+PEERS = {"pandas": "Snorkel PandasLFApplier", "dask": "Snorkel DaskLFApplier, processes"}
+RUNS = {
+    "first": "Siftline, lake to lake, first run",
+    "changed": "Siftline, one of 20 functions changed",
+    "nothing_new": "Siftline, nothing new",
+}
 
 
-def sentences(data: Path) -> list[str]:
-    """All real texts of the data folder."""
-    with gzip.open(data / "unlabelled" / "sentences.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        return [line.rstrip("\n").split("\t", 1)[-1] for line in file]
-
-
-def texts(data: Path, rows: int) -> list[str]:
-    """So many different texts."""
-    found = sentences(data)
-    return [found[n % len(found)] + (f" #{n // len(found)}" if n >= len(found) else "") for n in range(rows)]
-
-
-def functions(changed: bool = False) -> list[Any]:
+def _functions(changed: bool) -> list[Any]:
     """Siftline's functions; with `changed`, the first keyword function has one more word."""
     from weak_labels import keywords, regex
 
@@ -79,183 +74,171 @@ def functions(changed: bool = False) -> list[Any]:
     return made + [regex(CLASSES[n % 4], p, name=f"regex_{n}") for n, p in enumerate(PATTERNS)]
 
 
-def fill(folder: Path, rows: Sequence[str]) -> float:
-    """A warehouse with the texts as items; the seconds that it took."""
+def _fill(folder: Path, texts: Sequence[str]) -> float:
+    """Make a warehouse with the texts as items; the seconds that it took."""
     from warehouse import Append, Lake
 
-    begin = time.perf_counter()
+    began = time.perf_counter()
     with Lake(folder) as lake:
-        for start in range(0, len(rows), 100_000):
-            part = rows[start : start + 100_000]
-            n = len(part)
-            table = pa.table(
-                {
-                    "item_id": [f"i{number:08d}" for number in range(start, start + n)],
-                    "content": list(part),
-                    "content_hash": [sha256(text.encode()).hexdigest() for text in part],
-                    "modality": ["text"] * n,
-                    "source": ["benchmark"] * n,
-                    "position": pa.array(range(start + 1, start + n + 1), pa.int64()),
-                    "metadata": ["{}"] * n,
-                    "split": ["train"] * n,
-                }
-            )
+        for start in range(0, len(texts), 100_000):
+            part = texts[start : start + 100_000]
+            same = {"modality": "text", "source": "benchmark", "metadata": "{}", "split": "train"}
+            items = {"item_id": [f"i{number:08d}" for number in range(start, start + len(part))], "content": list(part)}
+            items |= {"content_hash": [sha256(text.encode()).hexdigest() for text in part]}
+            items |= {"position": pa.array(range(start + 1, start + len(part) + 1), pa.int64())}
+            items |= {name: [value] * len(part) for name, value in same.items()}
             with lake.stage("ingest", version=1, inputs=(), params={"start": start}) as stage:
-                stage.commit([Append("items", table)])
-    return round(time.perf_counter() - begin, 2)
+                stage.commit([Append("items", pa.table(items))])
+    return round(time.perf_counter() - began, 2)
 
 
-def vote_once(folder: Path, changed: bool, dump: int) -> dict[str, Any]:
+def vote_once(folder: str, changed: bool, dump: int) -> Figures:
     """One vote run in this process: seconds, peak memory; with `dump`, the votes on the first so many items."""
     from warehouse import Lake
     from weak_labels.applying.stage import VoteConfig, vote
 
-    made = functions(changed)
-    with Lake(folder) as lake:
-        begin = time.perf_counter()
+    with Lake(Path(folder)) as lake:
+        made, began = _functions(changed), time.perf_counter()
         result = vote(lake, made, VoteConfig(classes=CLASSES, encoder_id="none"))
-        seconds = time.perf_counter() - begin
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        found = {"seconds": seconds, "peak_bytes": peak, "votes": result.detail["votes"], "items": result.rows_read}
+        found: Figures = {"seconds": time.perf_counter() - began, "votes": result.detail["votes"]}
+        found |= {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "items": result.rows_read}
         if dump:
             with lake.read() as reader:
                 rows = reader.rows("SELECT item_id, lf_name, vote FROM lf_votes WHERE item_id < ?", [f"i{dump:08d}"])
-            found["dump"] = sorted([int(item[1:]), name, vote] for item, name, vote in rows)
+            found["dump"] = [[int(item[1:]), name, vote] for item, name, vote in rows]
     return found
 
 
-def peer_python() -> Path:
-    """The interpreter of the peers' environment, made where it is missing."""
-    python = PEERS / "bin" / "python"
-    if not (PEERS / "done").exists():
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", PEER], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_NEEDS], check=True)
-        (PEERS / "done").touch()
-    return python
-
-
-def ask_peer(kind: str, rows: Sequence[str], sizes: Sequence[int], cores: int) -> dict[str, Any]:
-    """One of Snorkel's appliers on the same functions, in an environment of its own: seconds of each size, votes."""
-    spec = {
-        "sizes": list(sizes),
-        "texts": list(rows),
-        "functions": [
-            *((f"keywords_{n}", n % 4, rf"\b(?:{'|'.join(w)})\b") for n, w in enumerate(KEYWORDS)),
-            *((f"regex_{n}", n % 4, p) for n, p in enumerate(PATTERNS)),
-        ],
-    }
-    command = [peer_python(), "-W", "ignore", Path(__file__).with_name("apply_peers.py"), kind, str(cores)]
-    answer = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise SystemExit(f"The peer {kind} failed:\n{answer.stderr[-3000:]}")
-    return json.loads(answer.stdout.strip().splitlines()[-1])
-
-
-def child(folder: Path, *, changed: bool = False, dump: int = 0) -> dict[str, Any]:
+def _child(folder: Path, *, changed: bool = False, dump: int = 0) -> Figures:
     """`vote_once` in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "benchmarks.apply", "--vote", str(folder), "--dump", str(dump)]
-    command += ["--changed"] if changed else []
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    run = f"apply.vote_once({str(folder)!r}, {changed}, {dump})"
+    code = f"import json; from benchmarks import apply; print(json.dumps({run}))"
+    child = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return json.loads(child.stdout)
 
 
-def median_runs(filled: Path, *changed: bool) -> list[dict[str, Any]]:
-    """Runs one after the other on a warehouse with texts, `TIMES` times in turn: of each the one of median time."""
-    found: list[list[dict[str, Any]]] = []
-    for number in range(TIMES):
-        copy = filled.with_name(f"copy-{number}")
-        shutil.copytree(filled, copy)
-        found.append([child(copy, changed=functions_changed) for functions_changed in changed])
-        shutil.rmtree(copy)
-    return [sorted(same, key=lambda run: run["seconds"])[TIMES // 2] for same in zip(*found, strict=True)]
+def _ours(texts: list[str], distinct: int, **changed: bool) -> Figures:
+    """Runs one after the other on a warehouse with the texts, `TIMES` times; of each the one of median time."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, found = Path(name), list[list[Figures]]()
+        filled = _fill(folder / "lake", texts)
+        for _ in range(TIMES):
+            shutil.copytree(folder / "lake", folder / "copy")
+            found.append([_child(folder / "copy", changed=how) for how in changed.values()])
+            shutil.rmtree(folder / "copy")
+    middle = [sorted(same, key=lambda run: run["seconds"])[TIMES // 2] for same in zip(*found, strict=True)]
+    return {"rows": len(texts), "fill_s": filled, "distinct_texts": distinct, **dict(zip(changed, middle, strict=True))}
 
 
-def quarter(data: Path, rows: int) -> dict[str, Any]:
-    """The first run on a quarter of the rows."""
+def _peer(texts: list[str], kind: str, cores: int) -> Figures:
+    """A peer on a fifth and on all of the texts, and whether its votes are Siftline's."""
+    sizes = [len(texts) // 5, len(texts)]
+    functions = [(f"keywords_{n}", n % 4, rf"\b(?:{'|'.join(w)})\b") for n, w in enumerate(KEYWORDS)]
+    functions += [(f"regex_{n}", n % 4, p) for n, p in enumerate(PATTERNS)]
+    spec = json.dumps({"sizes": sizes, "texts": texts, "functions": functions})
+    call = [peer_python("apply"), "-W", "ignore", "-m", "benchmarks.peers.apply", kind, str(cores)]
+    answers: list[Figures] = []
+    for _ in range(TIMES):
+        answer = subprocess.run(call, input=spec, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+        answers.append(json.loads(answer.stdout.strip().splitlines()[-1]))
+    theirs = {(i, name): vote for i, name, vote in answers[-1]["votes"]}
     with tempfile.TemporaryDirectory() as folder:
-        lake = Path(folder) / "lake"
-        filled = fill(lake, texts(data, rows)[: rows // 4])
-        [first] = median_runs(lake, False)
-        return {"rows": rows // 4, "fill_s": filled, "first": first}
-
-
-def whole(data: Path, rows: int) -> dict[str, Any]:
-    """The first run on all rows, then one changed function of twenty, then nothing new."""
-    with tempfile.TemporaryDirectory() as folder:
-        lake = Path(folder) / "lake"
-        filled = fill(lake, texts(data, rows))
-        runs = zip(("first", "changed", "nothing_new"), median_runs(lake, False, True, True), strict=True)
-        return {"rows": rows, "fill_s": filled, "distinct_texts": min(rows, len(sentences(data))), **dict(runs)}
-
-
-def peer(data: Path, rows: int, *, kind: str, cores: int) -> dict[str, Any]:
-    """A peer on a fifth and on all of so many rows, and whether its votes are Siftline's."""
-    sample = texts(data, rows)
-    sizes = [rows // 5, rows]
-    answers = [ask_peer(kind, sample, sizes, cores) for _ in range(TIMES)]
-    answer = answers[-1]
-    theirs = {(i, name): vote for i, name, vote in answer["votes"]}
-    with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder), sample)
-        ours = {(i, name): vote for i, name, vote in child(Path(folder), dump=rows)["dump"]}
-    seconds = [statistics.median(of_size) for of_size in zip(*(some["seconds"] for some in answers), strict=True)]
+        _fill(Path(folder), texts)
+        ours = {(i, name): vote for i, name, vote in _child(Path(folder), dump=len(texts))["dump"]}
+    seconds = [statistics.median(of_size) for of_size in zip(*(one["seconds"] for one in answers), strict=True)]
     return {
         "rows": sizes,
         "seconds": [round(value, 3) for value in seconds],
         "us_per_row": (seconds[1] - seconds[0]) / (sizes[1] - sizes[0]) * 1e6,
         "votes": len(theirs),
         "votes_that_differ": len(theirs.items() ^ ours.items()),
-        "versions": answer["versions"],
+        "versions": answers[-1]["versions"],
     }
+
+
+def bars(parts: Figures) -> list[Bar]:
+    """The bars, judged by the parts that were measured."""
+    found = {name: part["figures"] for name, part in parts.items()}
+    whole, quarter, none = found.get("all"), found.get("quarter"), ("not measured", None)
+    judged: list[Bar] = []
+    for kind, times in (("pandas", 50), ("dask", 20)):
+        ratio = found[kind]["us_per_row"] / us_per_row(whole, "first") if whole and kind in found else None
+        told = none if ratio is None else (f"{ratio:.0f} times", ratio >= times)
+        judged.append(Bar(f"at least {times} times as fast as {PEERS[kind]}", *told))
+    peak = max(whole[run]["peak_bytes"] for run in RUNS) / 1e9 if whole else None
+    judged.append(Bar("peak memory under 2 GB", *(none if peak is None else (f"{peak:.2f} GB", peak < 2))))
+    ratio = us_per_row(whole, "first") / us_per_row(quarter, "first") if whole and quarter else None
+    asked = "linear: time of a row at all rows at most 1.15 times that at a quarter of them"
+    judged.append(Bar(asked, *(none if ratio is None else (f"{ratio:.2f}", ratio <= 1.15))))
+    share = whole["changed"]["seconds"] / whole["first"]["seconds"] if whole else None
+    asked = "one changed function of 20: at most 0.1 of the first run"
+    judged.append(Bar(asked, *(none if share is None else (f"{share:.3f}", share <= 0.1))))
+    differ = [found[kind]["votes_that_differ"] for kind in PEERS if kind in found]
+    return [
+        *judged,
+        Bar("votes that differ from the peers': 0", *((str(max(differ)), not max(differ)) if differ else none)),
+    ]
+
+
+def us_per_row(found: Figures, run: str) -> float:
+    """Microseconds of a row in a run."""
+    return found[run]["seconds"] / found["rows"] * 1e6
+
+
+def pages(figures: Figures) -> dict[str, str]:
+    """docs/benchmarks/apply.md."""
+    judged = bars(figures["parts"])
+    return {".md": render("apply.md.j2", figures, bars=judged, runs=RUNS, peers=PEERS, us_per_row=us_per_row)}
+
+
+def sentence(figures: Figures) -> str:
+    """What weak_labels/README.md says about speed."""
+    found = {name: part["figures"] for name, part in figures["parts"].items()}
+    whole, peers = found["all"], {name: found[kind]["us_per_row"] for kind, name in PEERS.items() if kind in found}
+    first = us_per_row(whole, "first")
+    times = " and ".join(f"{us / first:.0f} times the speed of {name}" for name, us in peers.items())
+    return (
+        f"20 keyword and regex functions over {whole['rows']:,} texts, lake to lake: "
+        f"{whole['first']['seconds']:.1f} s, one of them changed {whole['changed']['seconds']:.1f} s, peak memory "
+        f"{max(whole[run]['peak_bytes'] for run in RUNS) / 1e9:.2f} GB. By the time of a row {times}. "
+        "All figures: [docs/benchmarks/apply.md](../docs/benchmarks/apply.md)."
+    )
 
 
 def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder with unlabelled/sentences.tsv.gz")
+    """Measure, write JSON and page after each part."""
+    parser = command(__doc__, DOCS / "apply.json", data=True)
+    add_parts(parser, PARTS)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--peer-rows", type=int, default=100_000)
     parser.add_argument("--cores", type=int, default=2, help="partitions, so processes, of Dask")
-    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, with commas between them")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--vote", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--changed", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--dump", type=int, default=0, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.vote:
-        print(json.dumps(vote_once(given.vote, given.changed, given.dump)))
-        return
-    wanted = given.parts.split(",")
-    if set(wanted) - set(PARTS):
-        parser.error(f"--parts is {given.parts}; it takes some of {', '.join(PARTS)}")
-    if given.data is None or not (given.data / "unlabelled" / "sentences.tsv.gz").is_file():
-        parser.error("--data is needed: the folder with unlabelled/sentences.tsv.gz (lines of source, tab, sentence)")
-    figures: dict[str, Any] = {"benchmark": "apply", "parts": {}}
-    if given.output.is_file():
-        figures["parts"] = json.loads(given.output.read_text("utf-8"))["parts"]
-    measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "quarter": functools.partial(quarter, given.data, given.rows),
-        "all": functools.partial(whole, given.data, given.rows),
-        "pandas": functools.partial(peer, given.data, given.peer_rows, kind="pandas", cores=given.cores),
-        "dask": functools.partial(peer, given.data, given.peer_rows, kind="dask", cores=given.cores),
+    given: argparse.Namespace = parser.parse_args()
+    parts = chosen_parts(parser, given.parts, PARTS)
+    try:
+        real = [text for _, text in tab_lines(data_folder(given.data, "unlabelled") / "unlabelled/sentences.tsv.gz")]
+        figures = earlier_figures(given.output, "apply") or {"benchmark": "apply", "parts": {}}
+        if {"pandas", "dask"} & set(parts):
+            peer_python("apply")  # made before anything is timed
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    most = max(given.rows, given.peer_rows)
+    texts = [real[n % len(real)] + (f" #{n // len(real)}" if n >= len(real) else "") for n in range(most)]
+    distinct = min(given.rows, len(real))
+    measures = {
+        "quarter": partial(_ours, texts[: given.rows // 4], distinct, first=False),
+        "all": partial(_ours, texts[: given.rows], distinct, first=False, changed=True, nothing_new=True),
+        "pandas": partial(_peer, texts[: given.peer_rows], "pandas", given.cores),
+        "dask": partial(_peer, texts[: given.peer_rows], "dask", given.cores),
     }
-    if {"pandas", "dask"} & set(wanted):
-        peer_python()  # made before anything is timed
-    for part in [part for part in PARTS if part in wanted]:
-        begin = time.monotonic()
-        measured = measures[part]()
-        command = f"python -m benchmarks.apply --data DIR --rows {given.rows} --peer-rows {given.peer_rows}"
-        figures["parts"][part] = {
-            "figures": measured,
-            "part_seconds": round(time.monotonic() - begin, 1),
-            "command": f"{command} --cores {given.cores} --parts {part}",
-            **environment(),
-        }
-        given.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-        given.output.with_suffix(".md").write_text(page(figures), "utf-8")
-        print(f"{part}: {figures['parts'][part]['part_seconds']} s", file=sys.stderr, flush=True)
+    sizes = f"--rows {given.rows} --peer-rows {given.peer_rows} --cores {given.cores}"
+    for part in parts:
+        found, how = measured(measures[part])
+        called = f"python -m benchmarks.apply --data DIR {sizes} --parts {part}"
+        figures["parts"][part] = {"figures": found, "part_seconds": how["seconds"], "command": called, **environment()}
+        keep(figures, given.output, pages)
+        print(f"{part}: {how['seconds']} s", file=sys.stderr, flush=True)
     for bar in bars(figures["parts"]):
-        print(f"{bar.verdict:12} {bar.what}: {bar.measured} (bar {bar.asked})")
+        print(f"{bar.verdict}: {bar.asked}; {bar.found}")
 
 
 if __name__ == "__main__":

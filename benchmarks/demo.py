@@ -6,11 +6,9 @@ Runs examples/reuters in a fresh copy by the very commands of `make demo`, and i
 project has where its settings name none: those of the demo name Snorkel's. Downloads and installs are not timed.
 """
 
-import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,29 +16,43 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.harness import ROOT, Figures, command, environment, mean_and_sd, write_json
+from benchmarks.pages import render
 from flows.settings.settings import WeakLabelsSection
 from warehouse import Lake, Reader
 
-DEMO = Path(__file__).parents[1] / "examples" / "reuters"
-RUN = ["-m", "flows.cli.main", "run", "--annotator", "simulated", "--project"]
+DEMO = ROOT / "examples" / "reuters"
+NOT_COPIED = ("lake", "tasks", ".siftline", "report.html", "data")
 LABEL_MODEL = "SIFTLINE_WEAK_LABELS__LABEL_MODEL"
+SERIES = ("siftline", "random", "gold_only", "random_gold_only")
+
+
+def table(figures: Figures) -> str:
+    """The README's table and its caption."""
+    ours, random = figures["accuracy"]["siftline"], figures["accuracy"]["random"]
+    lead = {int(n): (ours[n]["mean"] - random[n]["mean"], random[n]["sd"]) for n in random if n in ours}
+    above = sorted(n for n, (by, _) in lead.items() if by > 0)
+    far = [n for n in above if lead[n][0] > 2 * lead[n][1]]
+    return render("demo.md.j2", figures, series=SERIES, cell=_cell, above=above, far=far)
+
+
+def _cell(figure: Figures | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure['mean']:.3f}" + (f" ± {figure['sd']:.3f}" if figure["sd"] is not None else "")
 
 
 def main() -> None:
     """Measure, print JSON and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    text = json.dumps(measure(), indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", "utf-8")
+    given = command(__doc__).parse_args()
+    figures = _measure()
+    print(json.dumps(figures, indent=2))
+    if given.output:
+        write_json(figures, given.output)
 
 
-def measure() -> dict[str, Any]:
+def _measure() -> Figures:
     """Run the demo twice in a copy and read the figures from its warehouse; once more with the default label model."""
     with _fresh_copy() as root:
         first_s = _timed(root)
@@ -48,11 +60,10 @@ def measure() -> dict[str, Any]:
             before = lake.snapshot()
         second_s = _timed(root)
         with Lake(root / "lake") as lake, lake.read() as reader:
-            accuracy = _accuracy(reader)
+            accuracy, added = _accuracy(reader), lake.snapshot() - before
             stages = reader.rows(
                 "SELECT stage, count(*), sum(seconds) FROM runs GROUP BY stage ORDER BY min(committed_at)"
             )
-            snapshots_added = lake.snapshot() - before
     with _fresh_copy() as root:
         _timed(root, **{LABEL_MODEL: WeakLabelsSection().label_model})
         with Lake(root / "lake") as lake, lake.read() as reader:
@@ -64,7 +75,7 @@ def measure() -> dict[str, Any]:
         "first_run_s": round(first_s, 1),
         "second_run_s": round(second_s, 1),
         "second_over_first": round(second_s / first_s, 3),
-        "snapshots_added_by_second_run": snapshots_added,
+        "snapshots_added_by_second_run": added,
         "accuracy": accuracy,
         "accuracy_with_default_label_model": by_default,
         "stages": {stage: {"commits": n, "seconds": round(s, 1)} for stage, n, s in stages},
@@ -76,42 +87,34 @@ def _fresh_copy() -> Generator[Path]:
     """The demo's project with its data and nothing done yet."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "reuters"
-        shutil.copytree(DEMO, root, ignore=shutil.ignore_patterns("lake", "tasks", ".siftline", "report.html", "data"))
+        shutil.copytree(DEMO, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
         _siftline("samples", "get", "reuters-r8", "--output", str(root / "data"))
         yield root
 
 
-def _accuracy(reader: Reader) -> dict[str, Any]:
+def _accuracy(reader: Reader) -> Figures:
     """Accuracy on the test split by series and number of labels."""
-    rows = reader.rows(
-        "SELECT series, labels, value FROM metrics WHERE name = 'accuracy' AND split = 'test' ORDER BY ALL"
-    )
-    figures: dict[str, dict[int, list[float]]] = {}
-    for series, labels, value in rows:
-        figures.setdefault(series, {}).setdefault(labels, []).append(value)
+    sql = "SELECT series, labels, value FROM metrics WHERE name = 'accuracy' AND split = 'test' ORDER BY ALL"
+    values: dict[str, dict[str, list[float]]] = {}
+    for series, labels, value in reader.rows(sql):
+        values.setdefault(series, {}).setdefault(str(labels), []).append(value)
     return {
         series: {
-            str(labels): {
-                "mean": round(statistics.fmean(values), 4),
-                "sd": round(statistics.stdev(values), 4) if len(values) > 1 else None,
-                "seeds": len(values),
-            }
-            for labels, values in by_labels.items()
+            n: mean_and_sd(of) | {"seeds": len(of)} | ({"sd": None} if len(of) < 2 else {}) for n, of in by.items()
         }
-        for series, by_labels in figures.items()
+        for series, by in values.items()
     }
 
 
 def _timed(root: Path, **settings: str) -> float:
     began = time.monotonic()
-    subprocess.run(
-        [sys.executable, *RUN, str(root)], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **settings}
-    )
+    _siftline("run", "--annotator", "simulated", "--project", str(root), **settings)
     return time.monotonic() - began
 
 
-def _siftline(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "flows.cli.main", *arguments], check=True, stdout=subprocess.DEVNULL)
+def _siftline(*arguments: str, **settings: str) -> None:
+    call = [sys.executable, "-m", "flows.cli.main", *arguments]
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **settings})
 
 
 if __name__ == "__main__":

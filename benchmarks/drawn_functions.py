@@ -8,31 +8,27 @@ them: lists of one to six words that stand mostly in texts of one class there, a
 Bayes, learned from 15 to 44 of these texts, silent where it is not sure). A function that is bad on the texts looked at
 is dropped, as a person would. What a label model then says of all other texts is compared with their labels. A quarter
 of the draws on two classes keep one text of the rarer class for nine of the other. `--first` is the first seed; the
-rule of `auto` was chosen on seeds below 100 of a former version, so figures begin with 100.
+rule of `auto` was chosen on seeds below 100, so figures begin with 100.
 
 Shape letters: N texts, L functions, W words, C classes.
 """
 
-import argparse
 import itertools
-import json
 import logging
 import re
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from benchmarks.environment import environment
-from benchmarks.selection_data import NoSet, data_folder, reader_of
+from benchmarks.data.files import data_folder
+from benchmarks.data.sets import NoSet, reader_of
+from benchmarks.harness import Figures, command, environment
+from benchmarks.pages import keep, render
 from weak_labels.label_models import LabelModelConfig, fit
 from weak_labels.label_models.votes import Ints, Probs
 
@@ -63,13 +59,8 @@ class Texts:
         return Texts(csr_matrix(self.words[rows]), self.truth[rows], self.classes)
 
 
-def read_texts(name: str, folder: Path) -> Texts:
-    """Read a set; words that stand in fewer than four texts are left out.
-
-    Args:
-        name: of `reader_of`.
-        folder: of `data_folder`.
-    """
+def _read_texts(name: str, folder: Path) -> Texts:
+    """Read a set; words that stand in fewer than four texts are left out."""
     rows = reader_of(name, folder)(folder)[0]
     rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:MOST_TEXTS]]
     names = sorted({label for _, label, _ in rows})
@@ -82,134 +73,37 @@ def read_texts(name: str, folder: Path) -> Texts:
     return Texts(matrix, np.array([names.index(label) for _, label, _ in rows]), len(names))
 
 
-def draw(texts: Texts, generator: Generator) -> tuple[Ints, Ints] | None:
-    """Votes [N, L] of drawn functions on the texts that were not looked at, -1 abstains, and their classes [N].
+def _words(text: str) -> set[str]:
+    words = _WORD.findall(text.lower())
+    return {*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))}
 
-    Returns:
-        None where fewer than `FEWEST` functions come out.
+
+def _draw(texts: Texts, generator: Generator) -> tuple[Ints, Ints] | None:
+    """Votes [N, L] of drawn functions on the texts not looked at, -1 abstains, and their classes [N].
+
+    None where fewer than `FEWEST` functions come out.
     """
     if texts.classes == 2 and generator.random() < 0.25:
         texts = _skewed(texts, generator)
     size = min(int(generator.choice([60, 120, 250])), len(texts.truth) // 2)  # a set of somebody's own may be small
     looked = generator.choice(len(texts.truth), size=size, replace=False)
     surest = float(generator.choice([0.4, 0.55, 0.7, 0.85]))
-    votes: list[Ints] = []
     match generator.choice(["words", "words", "voters", "both", "many words"]):
         case "words":
             count = int(generator.choice([4, 8, 16, 32])) * max(1, texts.classes // 3)
-            votes += _keywords(texts, looked, count, surest, generator)
+            votes = _keywords(texts, looked, count, surest, generator)
         case "many words":
-            votes += _keywords(texts, looked, 100, surest, generator)
+            votes = _keywords(texts, looked, 100, surest, generator)
         case "voters":
-            votes += _voters(texts, looked, int(generator.choice([3, 5, 8, 12])), generator)
+            votes = _voters(texts, looked, int(generator.choice([3, 5, 8, 12])), generator)
         case _:
-            votes += _keywords(texts, looked, int(generator.choice([6, 15])), surest, generator)
+            votes = _keywords(texts, looked, int(generator.choice([6, 15])), surest, generator)
             votes += _voters(texts, looked, int(generator.choice([1, 2, 4])), generator)
     kept = [vote_N for vote_N in votes if _passes(vote_N[looked], texts.truth[looked], texts.classes)]
     if len(kept) < FEWEST:
         return None
     others = np.setdiff1d(np.arange(len(texts.truth)), looked)
     return np.stack(kept, axis=1)[others], texts.truth[others]
-
-
-def accuracy(probs_NC: Probs, truth_N: Ints) -> float:
-    """Share of right answers; of classes that are equally probable each is taken equally often."""
-    top_NC = np.isclose(probs_NC, probs_NC.max(axis=1, keepdims=True), rtol=1e-9)
-    return float((top_NC[np.arange(len(truth_N)), truth_N] / top_NC.sum(axis=1)).mean())
-
-
-def measure(
-    folder: Path, sets: Sequence[str], first: int, draws: int, tell: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """One row per draw: set, seed, functions, share of covered texts, accuracy of each model on the covered ones."""
-    rows: list[dict[str, Any]] = []
-    all_texts = {name: read_texts(name, folder) for name in sets}
-    for name, texts in all_texts.items():
-        began, number = time.monotonic(), SETS.index(name) if name in SETS else crc32(name.encode())
-        for seed in range(first, first + draws):
-            drawn = draw(texts, np.random.default_rng([seed, number]))
-            if drawn is None:
-                continue
-            votes, truth = drawn
-            covered = (votes >= 0).any(axis=1)
-            row: dict[str, Any] = {"set": name, "seed": seed, "functions": votes.shape[1]}
-            row["covered"] = round(float(covered.mean()), 4)
-            for kind in KINDS:
-                fitted = fit(votes, LabelModelConfig(kind=kind, classes=tuple(map(str, range(texts.classes)))))
-                row[kind] = round(accuracy(fitted.probs[covered], truth[covered]), 4)
-                if kind == "auto":
-                    row["taken"] = fitted.kind
-            rows.append(row)
-        tell(f"{name}: {draws} draws in {time.monotonic() - began:.0f} s")
-    return rows
-
-
-def page(figures: dict[str, Any]) -> str:
-    """Markdown: each model beside the majority, over all draws and by set."""
-    rows, place = figures["draws"], figures["environment"]
-    names = list(dict.fromkeys(row["set"] for row in rows))
-    unseen = "No rule was chosen on these draws. " if figures["first"] >= UNSEEN_FROM else ""
-    parts = [
-        "# Label models on drawn functions\n",
-        f"Written by `python -m benchmarks.drawn_functions`. {len(rows)} sets of labeling functions, drawn from "
-        f"{len(names)} {'set' if len(names) == 1 else 'sets'} of real texts (seeds {figures['first']} to "
-        f"{figures['first'] + figures['seeds'] - 1}); how is in the module's head. "
-        f"{unseen}Accuracy on covered texts, against soft majority "
-        f"on the same votes; *below* and *above* count draws that differ from it by more than {MARGIN:g}.\n",
-        "| model | mean | less majority | below | above | worst |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for kind in KINDS:
-        lead = np.array([row[kind] - row["majority"] for row in rows])
-        cells = [f"{np.mean([row[kind] for row in rows]):.4f}", f"{lead.mean():+.4f}"]
-        cells += [str(int((lead < -MARGIN).sum())), str(int((lead > MARGIN).sum())), f"{lead.min():+.3f}"]
-        parts.append(f"| {kind} | " + " | ".join(cells) + " |")
-    learned = [row for row in rows if row["taken"] != "majority"]
-    parts += [
-        f"\n`auto` went beyond the majority in {len(learned)} of the {len(rows)} draws.\n",
-        "| texts | draws | " + " | ".join(KINDS) + " | `auto` below | above |",
-        "|---|" + "---:|" * (len(KINDS) + 3),
-    ]
-    for name in names:
-        those = [row for row in rows if row["set"] == name]
-        lead = np.array([row["auto"] - row["majority"] for row in those])
-        means = [f"{np.mean([row[kind] for row in those]):.3f}" for kind in KINDS]
-        counts = [str(int((lead < -MARGIN).sum())), str(int((lead > MARGIN).sum()))]
-        parts.append(f"| {name} | {len(those)} | " + " | ".join([*means, *counts]) + " |")
-    machine = f"{place['cores']} cores, {place['processor']}, Python {place['python']}"
-    parts.append(f"\n{machine}, commit {place['commit'][:9]}.")
-    return "\n".join(parts) + "\n"
-
-
-def main() -> None:
-    """Measure, print the page, write where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument(
-        "--sets", default=",".join(SETS), help="with commas, also folders of weak/ (default %(default)s)"
-    )
-    parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--first", type=int, default=UNSEEN_FROM)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", module="snorkel")
-    logging.getLogger("snorkel").setLevel(logging.ERROR)
-    try:
-        rows = measure(data_folder(arguments.data), arguments.sets.split(","), arguments.first, arguments.draws, print)
-    except (FileNotFoundError, NoSet) as error:
-        parser.exit(1, f"{error}\n")
-    if not rows:
-        parser.exit(1, f"No draw gave {FEWEST} functions. More --draws, or sets of more texts, may.\n")
-    figures = {"first": arguments.first, "seeds": arguments.draws, "draws": rows, "environment": environment()}
-    print(page(figures))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-        arguments.output.with_suffix(".md").write_text(page(figures), "utf-8")
-
-
-def _words(text: str) -> set[str]:
-    words = _WORD.findall(text.lower())
-    return {*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))}
 
 
 def _skewed(texts: Texts, generator: Generator) -> Texts:
@@ -222,18 +116,17 @@ def _skewed(texts: Texts, generator: Generator) -> Texts:
 
 def _keywords(texts: Texts, looked: Ints, count: int, surest: float, generator: Generator) -> list[Ints]:
     """Functions for one class each, of words of which at least a share `surest` stands in texts of that class."""
-    seen = texts.take(looked)
-    hits_WC = np.stack([_texts_with(seen.words[seen.truth == c]) for c in range(texts.classes)], axis=1)
+    hits_CW = _hits(seen := texts.take(looked))
     share_C = np.bincount(seen.truth, minlength=texts.classes) / len(looked)
-    precision_WC = (hits_WC + share_C) / (hits_WC.sum(axis=1, keepdims=True) + 1)
+    precision_CW = (hits_CW + share_C[:, None]) / (hits_CW.sum(axis=0) + 1)
     least_C = np.maximum(surest, np.minimum(0.95, 1.3 * share_C))
-    good_WC = (hits_WC.sum(axis=1, keepdims=True) >= 2) & (precision_WC >= least_C)
+    good_CW = (hits_CW.sum(axis=0) >= 2) & (precision_CW >= least_C[:, None])
     votes: list[Ints] = []
     for _ in range(50 * count):
         if len(votes) == count:
             break
         class_id = int(generator.integers(texts.classes))
-        words = np.flatnonzero(good_WC[:, class_id])
+        words = np.flatnonzero(good_CW[class_id])
         if not len(words):
             continue
         chosen = generator.choice(words, size=min(len(words), int(generator.integers(1, 7))), replace=False)
@@ -245,27 +138,30 @@ def _keywords(texts: Texts, looked: Ints, count: int, surest: float, generator: 
 
 def _voters(texts: Texts, looked: Ints, count: int, generator: Generator) -> list[Ints]:
     """Functions for all classes: naive Bayes on a few texts and some of the words, its log-odds shrunk to a fifth."""
-
     width = int(np.shape(texts.words)[1])
+    votes: list[Ints] = []
+    for _ in range(4 * count):
+        if len(votes) == count:
+            break
+        size = min(len(looked), int(generator.integers(15, 45)))
+        few = texts.take(generator.choice(looked, size=size, replace=False))
+        known = max(50, int(width * generator.choice([0.05, 0.2, 1.0])))
+        columns = generator.choice(width, size=min(known, width), replace=False)
+        silent = float(generator.choice([0.34, 0.6, 0.8, 0.95]))
+        number_C = np.bincount(few.truth, minlength=texts.classes)
+        odds_CW = np.log((_hits(few)[:, columns] + 0.3) / (number_C[:, None] + 0.6))
+        score_NC = texts.words[:, columns] @ odds_CW.T / 5 + np.log((number_C + 0.1) / size)
+        probs_NC = np.exp(score_NC - score_NC.max(axis=1, keepdims=True))
+        probs_NC /= probs_NC.sum(axis=1, keepdims=True)
+        vote_N = np.where(probs_NC.max(axis=1) >= silent, probs_NC.argmax(axis=1), -1)
+        if (vote_N >= 0).sum() >= 20:
+            votes.append(vote_N)
+    return votes
 
-    def voters() -> Iterator[Ints]:
-        for _ in range(4 * count):
-            size = min(len(looked), int(generator.integers(15, 45)))
-            few = texts.take(generator.choice(looked, size=size, replace=False))
-            known = max(50, int(width * generator.choice([0.05, 0.2, 1.0])))
-            columns = generator.choice(width, size=min(known, width), replace=False)
-            silent = float(generator.choice([0.34, 0.6, 0.8, 0.95]))
-            number_C = np.bincount(few.truth, minlength=texts.classes)
-            hits_CW = np.stack([_texts_with(few.words[few.truth == c][:, columns]) for c in range(texts.classes)])
-            odds_CW = np.log((hits_CW + 0.3) / (number_C[:, None] + 0.6))
-            score_NC = texts.words[:, columns] @ odds_CW.T / 5 + np.log((number_C + 0.1) / size)
-            probs_NC = np.exp(score_NC - score_NC.max(axis=1, keepdims=True))
-            probs_NC /= probs_NC.sum(axis=1, keepdims=True)
-            vote_N = np.where(probs_NC.max(axis=1) >= silent, probs_NC.argmax(axis=1), -1)
-            if (vote_N >= 0).sum() >= 20:
-                yield vote_N
 
-    return [vote_N for vote_N, _ in zip(voters(), range(count), strict=False)]
+def _hits(texts: Texts) -> np.ndarray:
+    """In how many texts of each class each word stands [C, W]."""
+    return np.stack([np.asarray(texts.words[texts.truth == c].sum(axis=0)).reshape(-1) for c in range(texts.classes)])
 
 
 def _passes(vote_N: Ints, truth_N: Ints, classes: int) -> bool:
@@ -274,9 +170,70 @@ def _passes(vote_N: Ints, truth_N: Ints, classes: int) -> bool:
     return int(cast_N.sum()) >= 3 and float((vote_N == truth_N)[cast_N].mean()) >= (0.55 if classes == 2 else 0.45)
 
 
-def _texts_with(words: csr_matrix) -> npt.NDArray[np.float64]:
-    """In how many of these texts each word stands [W]."""
-    return np.asarray(words.sum(axis=0), np.float64).reshape(-1)
+def _accuracy(probs_NC: Probs, truth_N: Ints) -> float:
+    """Share of right answers; of classes that are equally probable each is taken equally often."""
+    top_NC = np.isclose(probs_NC, probs_NC.max(axis=1, keepdims=True), rtol=1e-9)
+    return float((top_NC[np.arange(len(truth_N)), truth_N] / top_NC.sum(axis=1)).mean())
+
+
+def _measure(name: str, texts: Texts, seed: int) -> Figures | None:
+    """One draw: functions, share of covered texts, accuracy of each model on the covered ones."""
+    number = SETS.index(name) if name in SETS else crc32(name.encode())
+    drawn = _draw(texts, np.random.default_rng([seed, number]))
+    if drawn is None:
+        return None
+    votes, truth = drawn
+    covered = (votes >= 0).any(axis=1)
+    row: Figures = {"set": name, "seed": seed, "functions": votes.shape[1], "covered": round(float(covered.mean()), 4)}
+    for kind in KINDS:
+        fitted = fit(votes, LabelModelConfig(kind=kind, classes=tuple(map(str, range(texts.classes)))))
+        row[kind] = round(_accuracy(fitted.probs[covered], truth[covered]), 4)
+        if kind == "auto":
+            row["taken"] = fitted.kind
+    return row
+
+
+def pages(figures: Figures) -> dict[str, str]:
+    """docs/benchmarks/drawn.md: each model beside the majority, over all draws and by set."""
+
+    def against_majority(rows: list[Figures]) -> dict[str, tuple[float, ...]]:
+        found: dict[str, tuple[float, ...]] = {}
+        for kind in KINDS:
+            lead = np.array([row[kind] - row["majority"] for row in rows])
+            counts = int((lead < -MARGIN).sum()), int((lead > MARGIN).sum())
+            found[kind] = float(np.mean([row[kind] for row in rows])), float(lead.mean()), *counts, float(lead.min())
+        return found
+
+    rows = figures["draws"]
+    names = list(dict.fromkeys(row["set"] for row in rows))
+    sets = {name: against_majority([row for row in rows if row["set"] == name]) for name in names}
+    more = {"models": against_majority(rows), "sets": sets, "margin": MARGIN, "unseen_from": UNSEEN_FROM}
+    return {".md": render("drawn.md.j2", figures, **more)}
+
+
+def main() -> None:
+    """Measure, print the page, write where asked."""
+    parser = command(__doc__, data=True)
+    parser.add_argument("--sets", default=",".join(SETS), help="with commas, also folders of weak/")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--first", type=int, default=UNSEEN_FROM)
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", module="snorkel")
+    logging.getLogger("snorkel").setLevel(logging.ERROR)
+    try:
+        folder = data_folder(given.data, "weak", "text")
+        sets = {name: _read_texts(name, folder) for name in given.sets.split(",")}
+    except (FileNotFoundError, NoSet) as error:
+        parser.exit(1, f"{error}\n")
+    rows: list[Figures] = []
+    for name, texts in sets.items():
+        found = (_measure(name, texts, seed) for seed in range(given.first, given.first + given.draws))
+        rows += [row for row in found if row]
+    if not rows:
+        parser.exit(1, f"No draw gave {FEWEST} functions. More --draws, or sets of more texts, may.\n")
+    figures = {"first": given.first, "seeds": given.draws, "draws": rows, "environment": environment()}
+    print(pages(figures)[".md"])
+    keep(figures, given.output, pages)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.load import Load, allow_many_files, request_bytes, storm
+from benchmarks.serving.load import Load, allow_many_files, request_bytes, storm
 from engine.load import load_encoder
 from engine.model.tokenizer import Tokens
 from engine.runtime.local import LocalEncoder

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 from typer.testing import CliRunner
 
-from benchmarks.shallow import write
+from benchmarks.engine.shallow import write
 from engine.client.remote import connect, info_sha256
 from engine.errors import ModelFileError, OptionError
 from engine.load import load_encoder

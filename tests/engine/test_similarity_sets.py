@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.similarity_pairs import pair_files, read_pairs
+from benchmarks.data.pairs import pair_files, read_pairs
 
 PAIRS = [
     ("A man, singing.", 'He said "hi" to her.', 4.5),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.engine_subjects import read_controls, read_encoder, subjects
+from benchmarks.engine.subjects import read_controls, read_encoder, subjects
 from engine.client.remote import connect
 from engine.errors import ModelFileError, OptionError
 from engine.load import load_encoder

@@ -176,7 +176,7 @@ def test_a_file_is_open_no_longer_than_somebody_reads_it(routed_file: Path) -> N
 @pytest.mark.parametrize("name", ["dense", "routed"])
 def test_loading_needs_hardly_more_memory_than_the_weights(name: str, precision: str, most: float) -> None:
     arguments = f"'{name}', '{precision}'"
-    code = f"import json; from benchmarks.serving_memory import loading; print(json.dumps(loading({arguments})))"
+    code = f"import json; from benchmarks.serving.memory import loading; print(json.dumps(loading({arguments})))"
     for left in (2, 1, 0):  # on a busy machine the allocator now and then keeps some MiB more, never less
         ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         found = json.loads(ended.stdout)

@@ -1,0 +1,1 @@
+"""What benchmarks read: the data folder's files, similarity pairs, texts that no training saw, labelled sets."""

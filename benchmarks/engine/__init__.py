@@ -1,0 +1,1 @@
+"""Benchmarks of the encoder beside its parent and controls, and what made its controls and shallow form."""
